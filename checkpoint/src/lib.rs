@@ -1,0 +1,18 @@
+//! A model's files, opened and checked: what the model is, where its tensors lie, how it tokenises.
+//!
+//! Nothing is converted or copied here: a [`Checkpoint`] maps the files and hands out borrowed bytes.
+//! Two layouts are understood: one GGUF file, and a folder of safetensors with `config.json`. Both
+//! come out as the same [`ModelConfig`] and the same tensor names, so nobody above knows which it was.
+//! Files are not trusted: every count, offset and length is checked before it is used.
+
+mod config;
+mod error;
+mod matrix;
+mod names;
+mod vocabulary;
+
+pub use config::{Activation, LayerKind, ModelConfig, RopeConfig};
+pub use error::CheckpointError;
+pub use matrix::{BlockKind, Matrix};
+pub use names::{LayerTensor, TensorName};
+pub use vocabulary::{TokenKind, VocabularySource};

@@ -1,0 +1,11 @@
+//! Compiles the protocol without `protoc`: protox parses, tonic-prost-build generates.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=worker.proto");
+    println!("cargo::rerun-if-changed=collective.proto");
+    let descriptors = protox::compile(["worker.proto", "collective.proto"], ["."])?;
+    tonic_prost_build::configure()
+        .bytes(".arcmesh.collective.v1.Frame.payload")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! What the processes say to each other, as generated from `worker.proto` and `collective.proto`.
+//!
+//! Read the two `.proto` files: they are the documentation.
+
+#[expect(missing_docs, missing_debug_implementations, reason = "generated; documented in worker.proto")]
+#[expect(clippy::all, clippy::pedantic, reason = "generated")]
+pub mod worker {
+    tonic::include_proto!("arcmesh.worker.v1");
+}
+
+#[expect(missing_docs, missing_debug_implementations, reason = "generated; documented in collective.proto")]
+#[expect(clippy::all, clippy::pedantic, reason = "generated")]
+pub mod collective {
+    tonic::include_proto!("arcmesh.collective.v1");
+}
+
+/// Largest message either service accepts, bytes: a prefill step's partial sums of the largest
+/// hidden size we serve (8192 tokens × 8192 columns × 8 bytes = 512 MiB) with room for its frame.
+pub const MESSAGE_BYTES_MAX: usize = 544 << 20;

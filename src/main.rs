@@ -1,0 +1,2 @@
+//! The arcmesh command.
+fn main() {}

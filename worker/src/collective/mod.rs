@@ -1,0 +1,88 @@
+//! Ranks adding up their parts: two operations on host memory.
+//!
+//! Every exchange is tagged `(epoch, step, index)` and has a deadline. Partial sums are exact
+//! multiples of [`crate::backend::SUM_GRID`], so every order of adding gives the same bits; we add in
+//! order of rank all the same.
+
+use std::time::Duration;
+
+/// Why ranks did not come together.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CollectiveError {
+    /// A peer said nothing until the deadline.
+    #[error("rank {peer} was silent for {waited_ms} ms in collective {index} of step {step}")]
+    Deadline {
+        /// Who was waited for.
+        peer: usize,
+        /// In which step.
+        step: u64,
+        /// In which collective of the step.
+        index: u32,
+        /// For how long.
+        waited_ms: u64,
+    },
+    /// A peer's stream ended.
+    #[error("lost rank {peer} in collective {index} of step {step}: {reason}")]
+    PeerLost {
+        /// Who is gone.
+        peer: usize,
+        /// In which step.
+        step: u64,
+        /// In which collective of the step.
+        index: u32,
+        /// As the transport says it.
+        reason: String,
+    },
+    /// A peer is somewhere else than we are.
+    #[error("rank {peer} sent {got} where {expected} was due")]
+    Mismatch {
+        /// Who sent it.
+        peer: usize,
+        /// What was due.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+}
+
+/// Where the time of a step's collectives went, and what they moved. Reset by each [`Collective::begin`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CollectiveTimes {
+    /// Sending, receiving and adding.
+    pub transfer: Duration,
+    /// Waiting for a peer that was not there yet.
+    pub wait: Duration,
+    /// Payload bytes sent.
+    pub bytes_sent: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+}
+
+/// One rank's end of a group. Implementations: [`solo`], [`local`], [`grpc`].
+pub trait Collective: Send {
+    /// Which rank this is.
+    fn rank(&self) -> usize;
+
+    /// How many ranks there are.
+    fn world(&self) -> usize;
+
+    /// Starts a step: the collectives that follow are numbered from 0 and tagged with it. Each wait
+    /// on a peer ends after `patience`.
+    fn begin(&mut self, step: u64, patience: Duration);
+
+    /// `values[i]` becomes the sum over all ranks; the same bits on each.
+    ///
+    /// # Errors
+    /// Whatever kept a peer from coming; the group is then of no more use.
+    fn all_reduce(&mut self, values: &mut [f64]) -> Result<(), CollectiveError>;
+
+    /// Rank 0 gets every rank's `values` in `out`, one after another in order of rank (lengths may
+    /// differ); on other ranks `out` is left empty.
+    ///
+    /// # Errors
+    /// As [`Collective::all_reduce`].
+    fn gather(&mut self, values: &[f32], out: &mut Vec<Vec<f32>>) -> Result<(), CollectiveError>;
+
+    /// What this step's collectives took so far.
+    fn times(&self) -> CollectiveTimes;
+}
