@@ -141,13 +141,21 @@ pub trait Backend: Send + 'static {
     ///
     /// # Errors
     /// As [`Backend::matrix`].
-    fn gated(&mut self, gate: &MatrixPart<'_>, up: &MatrixPart<'_>) -> Result<Self::Weight, BackendError>;
+    fn gated(
+        &mut self,
+        gate: &MatrixPart<'_>,
+        up: &MatrixPart<'_>,
+    ) -> Result<Self::Weight, BackendError>;
 
     /// Packs a row-parallel matrix whose columns come in segments of `segment` for [`Backend::partial`].
     ///
     /// # Errors
     /// As [`Backend::matrix`].
-    fn segmented(&mut self, part: &MatrixPart<'_>, segment: usize) -> Result<Self::Weight, BackendError>;
+    fn segmented(
+        &mut self,
+        part: &MatrixPart<'_>,
+        segment: usize,
+    ) -> Result<Self::Weight, BackendError>;
 
     /// Puts a vector on the device.
     ///
@@ -160,7 +168,12 @@ pub trait Backend: Send + 'static {
     ///
     /// # Errors
     /// [`BackendError::Memory`].
-    fn rope(&mut self, inverse_frequencies: &[f32], attention_factor: f32, positions: usize) -> Result<Self::Rope, BackendError>;
+    fn rope(
+        &mut self,
+        inverse_frequencies: &[f32],
+        attention_factor: f32,
+        positions: usize,
+    ) -> Result<Self::Rope, BackendError>;
 
     /// Bytes a KV block takes on this backend, over all layers.
     fn block_bytes(&self, shape: &CacheShape) -> u64;
@@ -181,13 +194,25 @@ pub trait Backend: Send + 'static {
 
     /// `residual += post(sum)`, where `post` is an RMS norm or nothing; then the RMS norm of the
     /// residual under `weight`. `(T, hidden)`
-    fn add_norm(&mut self, residual: &mut Self::Tensor, sum: Self::Tensor, post: Option<&Self::Vector>, weight: &Self::Vector, epsilon: f32) -> Self::Tensor;
+    fn add_norm(
+        &mut self,
+        residual: &mut Self::Tensor,
+        sum: Self::Tensor,
+        post: Option<&Self::Vector>,
+        weight: &Self::Vector,
+        epsilon: f32,
+    ) -> Self::Tensor;
 
     /// `x · weightᵀ + bias`. `(T, rows of weight)`
     fn linear(&mut self, x: &Self::Tensor, weight: &Self::Weight) -> Self::Tensor;
 
     /// `activation(x · gateᵀ) × (x · upᵀ)`. `(T, rows of gate)`
-    fn glu(&mut self, x: &Self::Tensor, gate_up: &Self::Weight, activation: Activation) -> Self::Tensor;
+    fn glu(
+        &mut self,
+        x: &Self::Tensor,
+        gate_up: &Self::Weight,
+        activation: Activation,
+    ) -> Self::Tensor;
 
     /// `qkv` is `(T, (query heads + 2 × KV heads) × head size)`. Norms each q and k head where the
     /// model does, rotates both (half-split pairs: `i` with `i + head size / 2`), writes k and v to
@@ -204,14 +229,26 @@ pub trait Backend: Send + 'static {
 
     /// Causal attention of each token over its own sequence's cached positions up to its own.
     /// Query head `h` of this rank reads KV head `kv_of_query[h]` of this rank. `(T, query heads × head size)`
-    fn attend(&mut self, q: &Self::Tensor, shape: &AttentionShape, kv_of_query: &[usize], cache: &Self::Cache, batch: &Batch) -> Self::Tensor;
+    fn attend(
+        &mut self,
+        q: &Self::Tensor,
+        shape: &AttentionShape,
+        kv_of_query: &[usize],
+        cache: &Self::Cache,
+        batch: &Batch,
+    ) -> Self::Tensor;
 
     /// This rank's part of `x · weightᵀ`, on the host, in multiples of [`SUM_GRID`]; see the module's
     /// documentation. `out` is resized to `T × rows of weight`.
     ///
     /// # Errors
     /// [`BackendError::Device`].
-    fn partial(&mut self, x: &Self::Tensor, weight: &Self::Weight, out: &mut Vec<f64>) -> Result<(), BackendError>;
+    fn partial(
+        &mut self,
+        x: &Self::Tensor,
+        weight: &Self::Weight,
+        out: &mut Vec<f64>,
+    ) -> Result<(), BackendError>;
 
     /// The total over all ranks back to the device, rounded once to f32. `(T, columns)`
     fn sum(&mut self, total: &[f64], columns: usize) -> Self::Tensor;
@@ -220,14 +257,25 @@ pub trait Backend: Send + 'static {
     ///
     /// # Errors
     /// [`BackendError::Device`].
-    fn rows(&mut self, x: &Self::Tensor, rows: &[usize], out: &mut Vec<f32>) -> Result<(), BackendError>;
+    fn rows(
+        &mut self,
+        x: &Self::Tensor,
+        rows: &[usize],
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError>;
 
     /// `x[rows] · headᵀ`, to the host: this rank's slice of the vocabulary. `out` is resized to
     /// `rows × rows of head`.
     ///
     /// # Errors
     /// [`BackendError::Device`].
-    fn logits(&mut self, x: &Self::Tensor, rows: &[usize], head: &Self::Weight, out: &mut Vec<f32>) -> Result<(), BackendError>;
+    fn logits(
+        &mut self,
+        x: &Self::Tensor,
+        rows: &[usize],
+        head: &Self::Weight,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError>;
 
     /// Copies blocks on the device, all layers; pairs are `(from, to)`.
     fn copy_blocks(&mut self, cache: &mut Self::Cache, pairs: &[(u32, u32)]);
@@ -236,7 +284,11 @@ pub trait Backend: Send + 'static {
     ///
     /// # Errors
     /// [`BackendError::Device`].
-    fn swap_out(&mut self, cache: &mut Self::Cache, pairs: &[(u32, u32)]) -> Result<(), BackendError>;
+    fn swap_out(
+        &mut self,
+        cache: &mut Self::Cache,
+        pairs: &[(u32, u32)],
+    ) -> Result<(), BackendError>;
 
     /// Copies blocks from host memory to the device, all layers; pairs are `(host, device)`.
     fn swap_in(&mut self, cache: &mut Self::Cache, pairs: &[(u32, u32)]);

@@ -1,0 +1,38 @@
+//! A sequence group: one request, its prompt, and the sequences that continue it.
+
+use crate::units::{TokenCount, TokenId};
+
+/// How a next token is chosen. Validated by whoever submits: temperature ≥ 0, 0 < `top_p` ≤ 1,
+/// 0 ≤ `min_p` ≤ 1. Carried through, not looked at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0: the likeliest.
+    pub temperature: f32,
+    /// 1: off.
+    pub top_p: f32,
+    /// 0: off.
+    pub top_k: u32,
+    /// 0: off.
+    pub min_p: f32,
+    /// Of the first sequence; sequence `i` uses `seed + i`.
+    pub seed: u64,
+}
+
+/// A request as the scheduler sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewGroup {
+    /// At least one token.
+    pub prompt: Vec<TokenId>,
+    /// How many sequences continue the prompt; at least 1.
+    pub sequences: u32,
+    /// How their tokens are chosen.
+    pub sampling: Sampling,
+    /// Most tokens the request wants for each sequence; none: as many as the limits allow.
+    pub tokens_max: Option<TokenCount>,
+    /// Tokens before which no end token ends a sequence.
+    pub tokens_min: TokenCount,
+    /// End tokens do not end it.
+    pub ignore_end: bool,
+    /// Tokens that end a sequence besides the model's own.
+    pub stop_tokens: Vec<TokenId>,
+}
