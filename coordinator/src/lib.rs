@@ -1,5 +1,13 @@
 //! HTTP in, steps out: the coordinator of a group of workers.
+//!
+//! Modules are listed from the request inwards; each uses only those below it.
 
 mod engine;
 
-pub use engine::{Answer, AnswerEvent, EngineHandle, SubmitError};
+mod cluster;
+
+mod metrics;
+
+pub use cluster::{Member, MemberError, MemberRequest};
+pub use engine::{Answer, AnswerEvent, Capacity, EngineHandle, EngineState, SubmitError};
+pub use metrics::Metrics;

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use scheduler::{CancelReason, FinishReason, GroupId, GroupTimes, NewGroup, Refusal, TokenId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::engine::state::EngineState;
 
 /// What the engine is asked.
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub enum AnswerEvent {
 #[derive(Debug, Clone)]
 pub struct EngineHandle {
     pub(crate) inputs: mpsc::Sender<Input>,
+    /// Where the engine stands.
+    pub(crate) state: watch::Receiver<EngineState>,
     /// Events an answer may hold unread.
     pub(crate) unread_max: usize,
 }
@@ -89,6 +93,12 @@ pub struct Answer {
 }
 
 impl EngineHandle {
+    /// Where the engine stands now.
+    #[must_use]
+    pub fn state(&self) -> EngineState {
+        self.state.borrow().clone()
+    }
+
     /// Queues a group.
     ///
     /// # Errors

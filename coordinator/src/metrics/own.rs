@@ -1,0 +1,189 @@
+//! The `arcmesh_` series, and those of the HTTP layer.
+
+use std::collections::HashMap;
+
+use prometheus::{
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
+
+use crate::metrics::declare::{Declare, HTTP, HTTP_FINE, SMALL, STEP};
+
+/// What only arcmesh tells.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) step_duration: HistogramVec,
+    pub(super) schedule: Histogram,
+    pub(super) rank_skew: Histogram,
+    pub(super) preemptions: IntCounterVec,
+    pub(super) swap_blocks: IntCounterVec,
+    pub(super) swap_bytes: IntCounterVec,
+    pub(super) rejected: IntCounterVec,
+    pub(super) oldest_waiting: Gauge,
+    pub(super) queue_limit: IntGauge,
+    pub(super) generation_ceiling: IntGauge,
+    pub(super) length_finish: IntCounterVec,
+    pub(super) client_disconnects: IntCounter,
+    pub(super) slow_readers: IntCounter,
+    pub(super) tokenise: Histogram,
+    pub(super) auth_failures: IntCounter,
+    pub(super) epoch: IntGauge,
+    pub(super) members: IntGaugeVec,
+    pub(super) reforms: IntCounterVec,
+    pub(super) replayed: IntCounter,
+    pub(super) replays_given_up: IntCounter,
+    pub(super) ready: IntGauge,
+}
+
+/// What the HTTP layer counts.
+#[derive(Debug)]
+pub(super) struct Http {
+    pub(super) requests: IntCounterVec,
+    pub(super) requests_exact: IntCounterVec,
+    pub(super) duration: HistogramVec,
+    pub(super) duration_fine: Histogram,
+}
+
+impl Own {
+    pub(super) fn declare(registry: &Registry, model_name: &str) -> Self {
+        let labels = HashMap::from([("model_name".to_owned(), model_name.to_owned())]);
+        let d = Declare { registry, labels };
+        let made = Self::rest(&d);
+        for phase in ["prefill", "decode", "mixed"] {
+            drop(made.step_duration.with_label_values(&[phase]));
+        }
+        made
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
+    fn rest(d: &Declare<'_>) -> Self {
+        Self {
+            step_duration: d.histograms(
+                "arcmesh_step_duration_seconds",
+                "From sending a step to the slowest rank's reply.",
+                &["phase"],
+                STEP,
+            ),
+            schedule: d.histogram(
+                "arcmesh_schedule_seconds",
+                "Deciding what a step does, and applying what it did.",
+                SMALL,
+            ),
+            rank_skew: d.histogram(
+                "arcmesh_step_rank_skew_seconds",
+                "Between the fastest rank's reply and the slowest's.",
+                SMALL,
+            ),
+            preemptions: d.counters(
+                "arcmesh_preemptions_total",
+                "Groups whose KV blocks were taken away, by where their state went.",
+                "mode",
+                &["recompute", "swap"],
+            ),
+            swap_blocks: d.counters(
+                "arcmesh_swap_blocks_total",
+                "KV blocks moved between device and host.",
+                "direction",
+                &["in", "out"],
+            ),
+            swap_bytes: d.counters(
+                "arcmesh_swap_bytes_total",
+                "Bytes of those blocks, over all ranks.",
+                "direction",
+                &["in", "out"],
+            ),
+            rejected: d.counters(
+                "arcmesh_rejected_total",
+                "Requests not taken, by the error code that the client saw.",
+                "code",
+                &["queue_full", "context_length_exceeded", "invalid_request", "not_ready"],
+            ),
+            oldest_waiting: d.gauge(
+                "arcmesh_oldest_waiting_seconds",
+                "How long the group that has waited longest has; 0: none waits.",
+            ),
+            queue_limit: d
+                .int_gauge("arcmesh_queue_limit", "Groups that may wait; one more is refused."),
+            generation_ceiling: d.int_gauge(
+                "arcmesh_generation_ceiling_tokens",
+                "The operator's limit on generated tokens for each sequence; 0: none.",
+            ),
+            length_finish: d.counters(
+                "arcmesh_length_finish_total",
+                "Sequences that a limit ended, by whose it was.",
+                "limit",
+                &["request", "operator", "context"],
+            ),
+            client_disconnects: d.counter(
+                "arcmesh_client_disconnects_total",
+                "Requests whose client went away before the answer was complete.",
+            ),
+            slow_readers: d.counter(
+                "arcmesh_slow_readers_total",
+                "Answers cut off since they were not read fast enough.",
+            ),
+            tokenise: d.histogram(
+                "arcmesh_tokenise_seconds",
+                "Template and tokenizer, each request.",
+                SMALL,
+            ),
+            auth_failures: d
+                .counter("arcmesh_auth_failures_total", "Requests without a valid API key."),
+            epoch: d.int_gauge("arcmesh_membership_epoch", "The group of workers' epoch; 0: none."),
+            members: d.int_gauges(
+                "arcmesh_members",
+                "Ranks, by state.",
+                "state",
+                &["ready", "loading", "lost"],
+            ),
+            reforms: d.counters(
+                "arcmesh_group_reforms_total",
+                "Times the group of workers formed anew, by cause.",
+                "cause",
+                &["lost", "deadline", "peer", "device", "wrong"],
+            ),
+            replayed: d.counter(
+                "arcmesh_requests_replayed_total",
+                "Groups that ran when a rank was lost, and were computed again.",
+            ),
+            replays_given_up: d.counter(
+                "arcmesh_requests_given_up_total",
+                "Groups that ended with an error since the ranks could not compute them.",
+            ),
+            ready: d.int_gauge("arcmesh_ready", "1: a step went through all ranks, and may again."),
+        }
+    }
+}
+
+impl Http {
+    pub(super) fn declare(registry: &Registry) -> Self {
+        let d = Declare { registry, labels: HashMap::new() };
+        let version = Declare {
+            registry,
+            labels: HashMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        };
+        version.int_gauge("arcmesh_build_info", "1; the version is its label.").set(1);
+        Self {
+            requests: d.counters_by(
+                "http_requests_total",
+                "Exchanges, by handler, method and class of status.",
+                &["handler", "method", "status"],
+            ),
+            requests_exact: d.counters_by(
+                "arcmesh_http_requests_total",
+                "Exchanges, by handler, method and status.",
+                &["handler", "method", "status"],
+            ),
+            duration: d.histograms(
+                "http_request_duration_seconds",
+                "An exchange, to the end of its body.",
+                &["handler", "method"],
+                HTTP,
+            ),
+            duration_fine: d.histogram(
+                "http_request_duration_highr_seconds",
+                "The same, finer, over all handlers.",
+                HTTP_FINE,
+            ),
+        }
+    }
+}
