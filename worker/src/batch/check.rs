@@ -1,0 +1,255 @@
+//! From the wire to a [`Step`]: the only place of the worker that reads a step's protobuf.
+
+use std::time::Duration;
+
+use proto::worker::{BlockPair, Sampling as WireSampling, Slice, StepRequest};
+
+use crate::batch::{Batch, BatchSlice, Place, Refusal, Sample, Sampling, Step, StepLimits};
+
+/// How long a step waits for a peer where the request names no deadline.
+pub const PATIENCE_DEFAULT: Duration = Duration::from_secs(30);
+
+impl Step {
+    /// Checks a request against what was agreed at load. Epoch and number are the runner's to check.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn from_wire(request: &StepRequest, limits: &StepLimits) -> Result<Self, Refusal> {
+        let (device, host) = (limits.blocks, limits.swap_blocks);
+        Ok(Self {
+            id: request.step,
+            batch: Batch::from_wire(&request.slices, limits)?,
+            swap_out: pairs(&request.swap_out, Place::SwapOut, device, host)?,
+            swap_in: pairs(&request.swap_in, Place::SwapIn, host, device)?,
+            copies: pairs(&request.copies, Place::Copy, device, device)?,
+            patience: match request.deadline_ms {
+                0 => PATIENCE_DEFAULT,
+                ms => Duration::from_millis(u64::from(ms)),
+            },
+        })
+    }
+}
+
+impl Batch {
+    /// Flattens slices.
+    fn from_wire(slices: &[Slice], limits: &StepLimits) -> Result<Self, Refusal> {
+        if slices.len() > limits.step_sequences_max {
+            let max = limits.step_sequences_max;
+            return Err(Refusal::Sequences { slices: slices.len(), max });
+        }
+        let tokens = slices.iter().map(|slice| slice.tokens.len()).sum();
+        if tokens > limits.step_tokens_max {
+            return Err(Refusal::Tokens { tokens, max: limits.step_tokens_max });
+        }
+        let mut batch = Self { block_size: limits.block_size, ..Self::default() };
+        for (index, slice) in slices.iter().enumerate() {
+            check_slice(index, slice, limits)?;
+            batch.push(slice);
+            if let Some(sampling) = &slice.sampling {
+                let row = batch.tokens.len() - 1;
+                let position = batch.positions[row] + 1;
+                let sampling = Sampling::from_wire(index, sampling)?;
+                batch.samples.push(Sample { row, position, sampling });
+            }
+        }
+        batch.check_slots()?;
+        Ok(batch)
+    }
+
+    /// Appends a slice that was checked.
+    fn push(&mut self, slice: &Slice) {
+        let start = slice.start as usize;
+        let first_row = self.tokens.len();
+        let first_block = self.blocks.len();
+        let end = start + slice.tokens.len();
+        let table = &slice.blocks[..end.div_ceil(self.block_size)];
+        self.tokens.extend_from_slice(&slice.tokens);
+        self.blocks.extend_from_slice(table);
+        for position in start..end {
+            let slot = table[position / self.block_size] as usize * self.block_size
+                + position % self.block_size;
+            self.positions.push(u32::try_from(position).expect("within the longest sequence"));
+            self.slots.push(u32::try_from(slot).expect("the cache has fewer slots than 2³²"));
+        }
+        self.slices.push(BatchSlice {
+            rows: first_row..self.tokens.len(),
+            start,
+            blocks: first_block..self.blocks.len(),
+        });
+    }
+
+    /// A backend may write rows in parallel, so no two may go to the same place.
+    fn check_slots(&self) -> Result<(), Refusal> {
+        let mut slots = self.slots.clone();
+        slots.sort_unstable();
+        match slots.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(Refusal::Collision {
+                block: pair[0] as usize / self.block_size,
+                offset: pair[0] as usize % self.block_size,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sampling {
+    fn from_wire(slice: usize, wire: &WireSampling) -> Result<Self, Refusal> {
+        let check = |parameter, value: f32, fine: bool| {
+            if fine { Ok(()) } else { Err(Refusal::Sampling { slice, parameter, value }) }
+        };
+        let WireSampling { temperature, top_p, top_k, min_p, seed } = *wire;
+        check("temperature", temperature, temperature >= 0.0 && temperature.is_finite())?;
+        check("top_p", top_p, top_p > 0.0 && top_p <= 1.0)?;
+        check("min_p", min_p, (0.0..=1.0).contains(&min_p))?;
+        Ok(Self { temperature, top_p, top_k, min_p, seed })
+    }
+}
+
+fn check_slice(index: usize, slice: &Slice, limits: &StepLimits) -> Result<(), Refusal> {
+    if slice.tokens.is_empty() {
+        return Err(Refusal::Empty { slice: index });
+    }
+    let end = (slice.start as usize).saturating_add(slice.tokens.len());
+    if end > limits.model_len_max {
+        return Err(Refusal::Length { slice: index, end, max: limits.model_len_max });
+    }
+    let needed = end.div_ceil(limits.block_size);
+    if slice.blocks.len() < needed {
+        return Err(Refusal::Table { slice: index, blocks: slice.blocks.len(), needed });
+    }
+    if let Some(&token) = slice.tokens.iter().find(|&&token| token as usize >= limits.vocabulary) {
+        return Err(Refusal::Token { slice: index, token, vocabulary: limits.vocabulary });
+    }
+    for &block in &slice.blocks {
+        check_block(block, Place::Slice(index), limits.blocks)?;
+    }
+    Ok(())
+}
+
+fn check_block(block: u32, place: Place, blocks: usize) -> Result<(), Refusal> {
+    if block as usize >= blocks { Err(Refusal::Block { place, block, blocks }) } else { Ok(()) }
+}
+
+fn pairs(
+    wire: &[BlockPair],
+    place: Place,
+    from_blocks: usize,
+    to_blocks: usize,
+) -> Result<Vec<(u32, u32)>, Refusal> {
+    let mut pairs = Vec::with_capacity(wire.len());
+    for pair in wire {
+        check_block(pair.from, place, from_blocks)?;
+        check_block(pair.to, place, to_blocks)?;
+        pairs.push((pair.from, pair.to));
+    }
+    Ok(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: StepLimits = StepLimits {
+        vocabulary: 100,
+        block_size: 4,
+        blocks: 8,
+        swap_blocks: 2,
+        model_len_max: 20,
+        step_tokens_max: 12,
+        step_sequences_max: 2,
+    };
+
+    fn greedy() -> WireSampling {
+        WireSampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0 }
+    }
+
+    fn slice(tokens: &[u32], start: u32, blocks: &[u32]) -> Slice {
+        Slice { tokens: tokens.to_vec(), start, blocks: blocks.to_vec(), sampling: Some(greedy()) }
+    }
+
+    fn step(slices: Vec<Slice>) -> StepRequest {
+        StepRequest { epoch: 1, step: 1, slices, deadline_ms: 5, ..StepRequest::default() }
+    }
+
+    fn refusal(slices: Vec<Slice>) -> String {
+        Step::from_wire(&step(slices), &LIMITS).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn slices_come_out_flat() {
+        let request = step(vec![slice(&[5, 6, 7], 3, &[2, 0, 1]), slice(&[9], 0, &[7])]);
+        let step = Step::from_wire(&request, &LIMITS).unwrap();
+        assert_eq!(step.batch.tokens, [5, 6, 7, 9]);
+        assert_eq!(step.batch.positions, [3, 4, 5, 0]);
+        assert_eq!(step.batch.slots, [11, 0, 1, 28]);
+        assert_eq!(step.batch.blocks, [2, 0, 7], "a table is cut to what is needed");
+        assert_eq!(step.batch.slices[1], BatchSlice { rows: 3..4, start: 0, blocks: 2..3 });
+        let sampled: Vec<_> = step.batch.samples.iter().map(|s| (s.row, s.position)).collect();
+        assert_eq!(sampled, [(2, 6), (3, 1)]);
+        assert_eq!(step.patience, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn a_step_that_leads_outside_is_refused_with_a_sentence() {
+        assert_eq!(refusal(vec![slice(&[], 0, &[])]), "slice 0 has no tokens");
+        assert_eq!(
+            refusal(vec![slice(&[1], 0, &[0]), slice(&[100], 0, &[1])]),
+            "slice 1 has token 100, and the vocabulary has 100"
+        );
+        assert_eq!(
+            refusal(vec![slice(&[1], 0, &[8])]),
+            "the block table of slice 0 refers to block 8, and there are 8"
+        );
+        assert_eq!(
+            refusal(vec![slice(&[1], 4, &[0])]),
+            "slice 0 has 1 blocks where its tokens need 2"
+        );
+        assert_eq!(
+            refusal(vec![slice(&[1], u32::MAX, &[0; 6])]),
+            "slice 0 ends at position 4294967296, past the longest sequence of 20 tokens"
+        );
+        assert_eq!(
+            refusal(vec![slice(&[1; 13], 0, &[0; 4])]),
+            "13 tokens in a step that may have 12"
+        );
+        assert_eq!(refusal(vec![slice(&[1], 0, &[0]); 3]), "3 slices in a step that may have 2");
+        assert_eq!(
+            refusal(vec![slice(&[1], 1, &[3]), slice(&[2], 1, &[3])]),
+            "two tokens of the step go to offset 1 of block 3"
+        );
+    }
+
+    #[test]
+    fn moves_are_checked_at_both_ends() {
+        let pair = |from, to| vec![BlockPair { from, to }];
+        let check = |request: StepRequest| Step::from_wire(&request, &LIMITS);
+        let fine = StepRequest { swap_out: pair(7, 1), swap_in: pair(1, 7), ..step(vec![]) };
+        assert_eq!(check(fine).unwrap().swap_in, [(1, 7)]);
+        for wrong in [
+            StepRequest { swap_out: pair(7, 2), ..step(vec![]) },
+            StepRequest { swap_in: pair(2, 7), ..step(vec![]) },
+            StepRequest { copies: pair(0, 8), ..step(vec![]) },
+            StepRequest { copies: pair(8, 0), ..step(vec![]) },
+        ] {
+            assert!(matches!(check(wrong), Err(Refusal::Block { .. })));
+        }
+    }
+
+    #[test]
+    fn sampling_parameters_are_finite_and_in_range() {
+        for wrong in [
+            WireSampling { temperature: -1.0, ..greedy() },
+            WireSampling { temperature: f32::NAN, ..greedy() },
+            WireSampling { temperature: f32::INFINITY, ..greedy() },
+            WireSampling { top_p: 0.0, ..greedy() },
+            WireSampling { top_p: 1.5, ..greedy() },
+            WireSampling { top_p: f32::NAN, ..greedy() },
+            WireSampling { min_p: -0.1, ..greedy() },
+            WireSampling { min_p: f32::NAN, ..greedy() },
+        ] {
+            let slice = Slice { sampling: Some(wrong), ..slice(&[1], 0, &[0]) };
+            let refused = Step::from_wire(&step(vec![slice]), &LIMITS);
+            assert!(matches!(refused, Err(Refusal::Sampling { .. })), "{wrong:?}");
+        }
+    }
+}
