@@ -13,8 +13,7 @@ const FILE_LINES_MAX: usize = 400;
 const CRATES: [&str; 6] =
     ["catalogue", "checkpoint", "coordinator", "coordinator/scheduler", "worker", "tests/fixture"];
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: [&str; 7] =
-    ["utils", "util", "common", "helpers", "helper", "misc", "types"];
+const EMPTY_NAMES: [&str; 7] = ["utils", "util", "common", "helpers", "helper", "misc", "types"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -114,9 +113,9 @@ fn names_say_what_is_inside() {
         .iter()
         .filter(|file| {
             let inside = file.strip_prefix(root()).unwrap();
-            inside.iter().any(|part| {
-                EMPTY_NAMES.contains(&part.to_string_lossy().trim_end_matches(".rs"))
-            })
+            inside
+                .iter()
+                .any(|part| EMPTY_NAMES.contains(&part.to_string_lossy().trim_end_matches(".rs")))
         })
         .collect();
     assert!(empty.is_empty(), "find the concept and name the file after it: {empty:?}");

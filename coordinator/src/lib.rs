@@ -8,6 +8,6 @@ mod cluster;
 
 mod metrics;
 
-pub use cluster::{Member, MemberError, MemberRequest};
+pub use cluster::{Member, MemberError, MemberRequest, connect};
 pub use engine::{Answer, AnswerEvent, Capacity, EngineHandle, EngineState, SubmitError};
 pub use metrics::Metrics;

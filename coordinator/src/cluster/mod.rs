@@ -1,5 +1,51 @@
 //! All ranks as one: form a group at an epoch, step under a deadline, notice a loss.
+//!
+//! Whatever goes wrong in a group ends it: the reaction is always to form anew, at a newer epoch, and
+//! to compute again. So no rank ever has to agree with another about how far a broken step came.
 
+mod deadlines;
+mod form;
+mod group;
+mod grpc;
 mod member;
+mod wire;
 
+pub(crate) use deadlines::Deadlines;
+pub(crate) use form::{Wish, form};
+pub(crate) use group::{Group, StepDone};
+pub use grpc::connect;
 pub use member::{Member, MemberError, MemberRequest};
+
+/// Why there is no group, or why a step did not happen. One variant a reaction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// A rank is gone: form anew, compute again.
+    #[error("rank {rank} ({name}): {what}")]
+    Lost {
+        /// Which rank.
+        rank: usize,
+        /// Its name.
+        name: String,
+        /// How it was lost, for a metric's label: `lost`, `deadline`, `peer`, `device`.
+        cause: &'static str,
+        /// One sentence.
+        what: String,
+    },
+    /// The step came out wrong: form anew, compute again once, then give up on its groups.
+    #[error("{0}")]
+    Wrong(String),
+    /// These ranks cannot be one group: a person has to change something.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl ClusterError {
+    /// For the label of a metric.
+    #[must_use]
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::Lost { cause, .. } => cause,
+            Self::Wrong(_) | Self::Unusable(_) => "wrong",
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A group of workers that has formed: every rank runs every step, or none does.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use proto::worker::{StepReply, StepRequest};
+use scheduler::{StepPlan, TokenId};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use crate::cluster::{ClusterError, Member, MemberError, MemberRequest, wire};
+
+/// A group at an epoch.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Its epoch.
+    pub(crate) epoch: u64,
+    /// KV blocks: the least over the ranks.
+    pub(crate) blocks: u32,
+    /// Blocks of host memory: the least over the ranks.
+    pub(crate) swap_blocks: u32,
+    /// Bytes of a block, over all ranks.
+    pub(crate) block_bytes: u64,
+    /// Bytes of weights, over all ranks.
+    pub(crate) weight_bytes: u64,
+    /// In order of rank.
+    members: Arc<[Member]>,
+    /// Steps sent.
+    steps: u64,
+}
+
+/// A step that every rank ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StepDone {
+    /// Sampled by rank 0, in order of the slices that asked.
+    pub(crate) tokens: Vec<TokenId>,
+    /// From sending it to the slowest reply.
+    pub(crate) duration: Duration,
+    /// Between the fastest reply and the slowest.
+    pub(crate) skew: Duration,
+}
+
+/// What the ranks reserved, together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reserved {
+    pub(super) blocks: u32,
+    pub(super) swap_blocks: u32,
+    pub(super) block_bytes: u64,
+    pub(super) weight_bytes: u64,
+}
+
+impl Group {
+    pub(super) fn new(epoch: u64, members: Arc<[Member]>, reserved: Reserved) -> Self {
+        let Reserved { blocks, swap_blocks, block_bytes, weight_bytes } = reserved;
+        Self { epoch, blocks, swap_blocks, block_bytes, weight_bytes, members, steps: 0 }
+    }
+
+    /// Ranks.
+    pub(crate) fn world(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The next step, or a heartbeat if there is no plan. The future owns all it needs; dropping it
+    /// abandons the step, and with it the group.
+    pub(crate) fn step(
+        &mut self,
+        plan: Option<&StepPlan>,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<StepDone, ClusterError>> + Send + 'static {
+        self.steps += 1;
+        let mut request = wire::request(plan, self.epoch, self.steps);
+        // A rank that waits for a peer gives up a little before we do: it knows whom it waited for.
+        let peers = deadline * 3 / 4;
+        request.deadline_ms = u32::try_from(peers.as_millis()).unwrap_or(u32::MAX);
+        let members = Arc::clone(&self.members);
+        async move { run(&members, Arc::new(request), deadline).await }
+    }
+}
+
+async fn run(
+    members: &[Member],
+    request: Arc<StepRequest>,
+    deadline: Duration,
+) -> Result<StepDone, ClusterError> {
+    let started = Instant::now();
+    let mut pending: FuturesUnordered<_> = members
+        .iter()
+        .enumerate()
+        .map(|(rank, member)| {
+            let request = Arc::clone(&request);
+            async move { (rank, ask(member, request).await) }
+        })
+        .collect();
+    let mut replies: Vec<Option<StepReply>> = vec![None; members.len()];
+    let mut fastest = None;
+    let all = async {
+        while let Some((rank, reply)) = pending.next().await {
+            let name = &members[rank].name;
+            let reply = reply.map_err(|error| lost(rank, name, &error))?;
+            wire::check(rank, name, &request, &reply)?;
+            fastest.get_or_insert_with(Instant::now);
+            replies[rank] = Some(reply);
+        }
+        Ok(())
+    };
+    match timeout(deadline, all).await {
+        Ok(outcome) => outcome?,
+        Err(_) => return Err(silent(members, &replies, deadline)),
+    }
+    let ended = Instant::now();
+    let replies: Vec<StepReply> = replies.into_iter().flatten().collect();
+    same_bits(members, &replies)?;
+    Ok(StepDone {
+        tokens: wire::tokens(&replies[0]),
+        duration: ended - started,
+        skew: ended - fastest.unwrap_or(ended),
+    })
+}
+
+async fn ask(member: &Member, request: Arc<StepRequest>) -> Result<StepReply, MemberError> {
+    let gone = || MemberError::Lost("the rank is gone".to_owned());
+    let (reply, answer) = oneshot::channel();
+    let asked = member.requests.send(MemberRequest::Step { request, reply }).await;
+    asked.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())?
+}
+
+fn lost(rank: usize, name: &str, error: &MemberError) -> ClusterError {
+    match error {
+        MemberError::Lost(what) => {
+            ClusterError::Lost { rank, name: name.to_owned(), cause: "lost", what: what.clone() }
+        }
+        MemberError::Refused(what) => {
+            ClusterError::Wrong(format!("rank {rank} ({name}) refused the step: {what}"))
+        }
+    }
+}
+
+/// The first rank that has not answered.
+fn silent(members: &[Member], replies: &[Option<StepReply>], deadline: Duration) -> ClusterError {
+    let rank = replies.iter().position(Option::is_none).unwrap_or(0);
+    ClusterError::Lost {
+        rank,
+        name: members[rank].name.clone(),
+        cause: "deadline",
+        what: format!("no answer to a step within {:.1} s", deadline.as_secs_f64()),
+    }
+}
+
+fn same_bits(members: &[Member], replies: &[StepReply]) -> Result<(), ClusterError> {
+    let first = &replies[0];
+    for (rank, reply) in replies.iter().enumerate() {
+        if reply.digest != first.digest {
+            return Err(ClusterError::Wrong(format!(
+                "ranks 0 ({}) and {rank} ({}) computed different numbers in step {}: {:016x}, {:016x}",
+                members[0].name, members[rank].name, first.step, first.digest, reply.digest
+            )));
+        }
+    }
+    Ok(())
+}
