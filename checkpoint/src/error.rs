@@ -1,6 +1,6 @@
 //! What can be wrong with a model's files, one variant a reaction.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a model cannot be opened. Each message names the file and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -29,4 +29,28 @@ pub enum CheckpointError {
         /// What is not known.
         what: String,
     },
+}
+
+impl CheckpointError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_path_buf(), what: what.into() }
+    }
+
+    pub(crate) fn unsupported(path: &Path, what: impl Into<String>) -> Self {
+        Self::Unsupported { path: path.to_path_buf(), what: what.into() }
+    }
+}
+
+/// A name out of a file, fit for a message: short, and without control characters.
+pub(crate) fn shown(text: &str) -> String {
+    const SHOWN_MAX: usize = 80;
+    let mut short: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        short.push('…');
+    }
+    short
 }

@@ -5,14 +5,21 @@
 //! come out as the same [`ModelConfig`] and the same tensor names, so nobody above knows which it was.
 //! Files are not trusted: every count, offset and length is checked before it is used.
 
+mod checkpoint;
 mod config;
+mod dequantize;
 mod error;
+mod gguf;
+mod mapped;
 mod matrix;
 mod names;
+mod shapes;
 mod vocabulary;
 
+pub use checkpoint::Checkpoint;
 pub use config::{Activation, LayerKind, ModelConfig, RopeConfig};
+pub use dequantize::dequantize;
 pub use error::CheckpointError;
 pub use matrix::{BlockKind, Matrix};
 pub use names::{LayerTensor, TensorName};
-pub use vocabulary::{TokenKind, VocabularySource};
+pub use vocabulary::{TemplateTokens, TokenKind, VocabularySource};

@@ -2,6 +2,27 @@
 
 use std::path::PathBuf;
 
+/// Control tokens that end an answer in the models we serve, whether or not a file says so.
+pub(crate) const END_TEXTS: [&str; 8] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "<｜end▁of▁sentence｜>",
+    "</s>",
+];
+
+/// Texts that chat templates know as `bos_token` and `eos_token`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TemplateTokens {
+    /// Begins a sequence.
+    pub begin: Option<String>,
+    /// Ends one.
+    pub end: Option<String>,
+}
+
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {

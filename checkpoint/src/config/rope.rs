@@ -1,0 +1,168 @@
+//! Rotary frequencies, with the scalings that stretch a model's context.
+
+use std::f64::consts::PI;
+
+use crate::config::RopeConfig;
+
+/// What a file says about its rotary embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rope {
+    pub(crate) base: f64,
+    pub(crate) scaling: Scaling,
+}
+
+/// How frequencies are changed for contexts longer than those of the first training.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Scaling {
+    None,
+    /// Every frequency divided by a factor.
+    Linear {
+        factor: f64,
+    },
+    /// Low frequencies divided, high ones kept, a ramp between.
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original: f64,
+    },
+    /// The same idea by rotations; attention is sharpened, too.
+    Yarn(Yarn),
+    /// Every pair's frequency divided by its own factor, after dividing all by `factor`.
+    Factors {
+        factor: f64,
+        each: Vec<f32>,
+    },
+}
+
+/// Parameters of YaRN.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Yarn {
+    pub(crate) factor: f64,
+    pub(crate) original: f64,
+    pub(crate) beta_fast: f64,
+    pub(crate) beta_slow: f64,
+    /// Whether the ramp's ends are whole pairs.
+    pub(crate) truncate: bool,
+    pub(crate) attention_factor: f64,
+}
+
+/// YaRN's usual sharpening: `0.1 × scale × ln(factor) + 1`.
+pub(crate) fn yarn_attention(factor: f64, scale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
+}
+
+impl Rope {
+    /// Frequencies for heads of `head_size`; or what is not a sane number.
+    pub(crate) fn tabulate(&self, head_size: usize) -> Result<RopeConfig, String> {
+        positive("the rotary base", self.base)?;
+        self.scaling.check(head_size)?;
+        let mut attention_factor = 1.0;
+        let plain = (0..head_size / 2).map(|pair| plain_frequency(self.base, pair, head_size));
+        let scaled: Vec<f64> = match &self.scaling {
+            Scaling::None => plain.collect(),
+            Scaling::Linear { factor } => plain.map(|frequency| frequency / factor).collect(),
+            Scaling::Llama3 { factor, low, high, original } => {
+                plain.map(|frequency| llama3(frequency, *factor, *low, *high, *original)).collect()
+            }
+            Scaling::Yarn(yarn) => {
+                attention_factor = yarn.attention_factor;
+                yarn.frequencies(self.base, head_size)
+            }
+            Scaling::Factors { factor, each } => {
+                plain.zip(each).map(|(f, own)| f / factor / f64::from(*own)).collect()
+            }
+        };
+        Ok(RopeConfig {
+            inverse_frequencies: scaled.into_iter().map(rounded).collect(),
+            attention_factor: rounded(attention_factor),
+        })
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounded to f32 on purpose")]
+fn rounded(number: f64) -> f32 {
+    number as f32
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a head is far smaller than 2^52")]
+fn plain_frequency(base: f64, pair: usize, head_size: usize) -> f64 {
+    base.powf(-2.0 * pair as f64 / head_size as f64)
+}
+
+fn llama3(frequency: f64, factor: f64, low: f64, high: f64, original: f64) -> f64 {
+    let rotations = original * frequency / (2.0 * PI);
+    if rotations < low {
+        frequency / factor
+    } else if rotations > high {
+        frequency
+    } else {
+        let kept = (rotations - low) / (high - low);
+        (1.0 - kept) * frequency / factor + kept * frequency
+    }
+}
+
+impl Yarn {
+    #[expect(clippy::cast_precision_loss, reason = "a head is far smaller than 2^52")]
+    fn frequencies(&self, base: f64, head_size: usize) -> Vec<f64> {
+        let size = head_size as f64;
+        // The pair that turns so often over the original context.
+        let pair_of = |rotations: f64| {
+            size * (self.original / (rotations * 2.0 * PI)).ln() / (2.0 * base.ln())
+        };
+        let (mut start, mut end) = (pair_of(self.beta_fast), pair_of(self.beta_slow));
+        if self.truncate {
+            (start, end) = (start.floor(), end.ceil());
+        }
+        let (start, end) = (start.max(0.0), end.min(size - 1.0));
+        (0..head_size / 2)
+            .map(|pair| {
+                let frequency = plain_frequency(base, pair, head_size);
+                let slowed = ((pair as f64 - start) / (end - start).max(0.001)).clamp(0.0, 1.0);
+                slowed * frequency / self.factor + (1.0 - slowed) * frequency
+            })
+            .collect()
+    }
+}
+
+impl Scaling {
+    fn check(&self, head_size: usize) -> Result<(), String> {
+        match self {
+            Self::None => Ok(()),
+            Self::Linear { factor } => positive("the rotary scaling factor", *factor),
+            Self::Llama3 { factor, low, high, original } => {
+                positive("the rotary scaling factor", *factor)?;
+                positive("low_freq_factor", *low)?;
+                positive("the original context", *original)?;
+                if high > low && high.is_finite() {
+                    Ok(())
+                } else {
+                    Err("high_freq_factor is not above low_freq_factor".to_owned())
+                }
+            }
+            Self::Yarn(yarn) => {
+                positive("the rotary scaling factor", yarn.factor)?;
+                positive("the original context", yarn.original)?;
+                positive("beta_fast", yarn.beta_fast)?;
+                positive("beta_slow", yarn.beta_slow)?;
+                positive("the attention factor", yarn.attention_factor)
+            }
+            Self::Factors { factor, each } => {
+                positive("the rotary scaling factor", *factor)?;
+                if each.len() != head_size / 2 {
+                    return Err(format!(
+                        "{} rotary factors for {} pairs",
+                        each.len(),
+                        head_size / 2
+                    ));
+                }
+                each.iter().try_for_each(|&own| positive("a rotary factor", own.into()))
+            }
+        }
+    }
+}
+
+fn positive(what: &str, number: f64) -> Result<(), String> {
+    // Bounds that keep every quotient and logarithm within f32.
+    if (1e-6..=1e12).contains(&number) { Ok(()) } else { Err(format!("{what} is {number}")) }
+}
