@@ -4,6 +4,10 @@
 //! multiples of [`crate::backend::SUM_GRID`], so every order of adding gives the same bits; we add in
 //! order of rank all the same.
 
+pub mod grpc;
+pub mod local;
+pub mod solo;
+
 use std::time::Duration;
 
 /// Why ranks did not come together.
@@ -46,9 +50,13 @@ pub enum CollectiveError {
 }
 
 /// Where the time of a step's collectives went, and what they moved. Reset by each [`Collective::begin`].
+///
+/// The wait for a peer lasts from when we have handed over all that we send in this collective (or
+/// exchange of a collective) to when the first of what the peer sends is here. So it holds a peer's lag
+/// and the link's latency; the time that bytes take to follow the first is transfer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CollectiveTimes {
-    /// Sending, receiving and adding.
+    /// Copying, receiving and adding: all of a collective's time that is not `wait`.
     pub transfer: Duration,
     /// Waiting for a peer that was not there yet.
     pub wait: Duration,
@@ -85,4 +93,10 @@ pub trait Collective: Send {
 
     /// What this step's collectives took so far.
     fn times(&self) -> CollectiveTimes;
+}
+
+/// Makes `out` hold one empty part for each of `ranks`, with the memory that its parts have.
+fn keep_one_per_rank(out: &mut Vec<Vec<f32>>, ranks: usize) {
+    out.resize_with(ranks, Vec::new);
+    out.iter_mut().for_each(Vec::clear);
 }

@@ -1,0 +1,326 @@
+//! Where peers find each other: dials the lower ranks, answers the higher ones.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
+use proto::collective::Frame;
+use proto::collective::peer_client::PeerClient;
+use proto::collective::peer_server::{Peer, PeerServer};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::collective::grpc::link::{Link, QUEUED_FRAMES_MAX};
+use crate::collective::grpc::{FRAME_BYTES_MAX, GrpcCollective, tuned_endpoint};
+
+/// How long a stream that was opened to us may take to greet.
+const GREETING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two attempts to reach a peer: it may not listen yet, or not know of the epoch yet.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// One attempt to connect takes no longer.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Streams of peers that wait to be taken into a group; more are refused.
+const ARRIVALS_MAX: usize = 64;
+
+/// Why a group did not form.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FormError {
+    /// A lower rank could not be reached in time.
+    #[error("cannot reach rank {peer} at {address}: {reason}")]
+    Unreachable {
+        /// Who.
+        peer: usize,
+        /// Where.
+        address: String,
+        /// What the last attempt said.
+        reason: String,
+    },
+    /// A higher rank did not call in time.
+    #[error("rank {peer} at {address} did not call")]
+    Silent {
+        /// Who; the first of those missing.
+        peer: usize,
+        /// Where it is.
+        address: String,
+    },
+    /// A lower rank does not want us.
+    #[error("rank {peer} at {address} refuses: {reason}")]
+    Refused {
+        /// Who.
+        peer: usize,
+        /// Where.
+        address: String,
+        /// As it says.
+        reason: String,
+    },
+    /// The epoch is not newer than the last, or a newer one came in between.
+    #[error("epoch {epoch} is over: this worker has seen epoch {newest}")]
+    Superseded {
+        /// Which was to form.
+        epoch: u64,
+        /// The newest there is.
+        newest: u64,
+    },
+    /// What was asked makes no sense.
+    #[error("rank {rank} of {world} cannot be")]
+    Impossible {
+        /// Which rank was asked for.
+        rank: usize,
+        /// Of how many.
+        world: usize,
+    },
+}
+
+/// One worker's meeting place for groups, one group at a time. Cheap to clone; all clones are one.
+#[derive(Clone, Default)]
+pub struct Switchboard {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The newest epoch that we were told of.
+    epoch: u64,
+    /// While a group forms.
+    forming: Option<Forming>,
+}
+
+struct Forming {
+    rank: u32,
+    world: u32,
+    arrivals: mpsc::Sender<Link>,
+}
+
+impl Switchboard {
+    /// The gRPC service through which higher ranks call.
+    #[must_use]
+    pub fn service(&self) -> PeerServer<Self> {
+        PeerServer::new(self.clone()).max_decoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// Meets all the others of a group: `peers` are the addresses of all ranks in order, ours too.
+    /// Call it on the runtime that is to drive the streams.
+    ///
+    /// # Errors
+    /// [`FormError`], when not everyone is there within `patience`.
+    pub async fn form(
+        &self,
+        epoch: u64,
+        rank: usize,
+        peers: &[String],
+        patience: Duration,
+    ) -> Result<GrpcCollective, FormError> {
+        let deadline = Instant::now() + patience;
+        let world = peers.len();
+        let (own, mut arrivals) = self.announce(epoch, rank, world)?;
+        let mut links: Vec<Option<Link>> = (0..world).map(|_| None).collect();
+        let mut dials: FuturesUnordered<_> = (0..rank)
+            .map(|peer| {
+                dial(peer, &peers[peer], Frame { epoch, rank: own, ..Frame::default() }, deadline)
+            })
+            .collect();
+        while let Some(missing) = (0..world).find(|peer| *peer != rank && links[*peer].is_none()) {
+            let link = tokio::select! {
+                biased;
+                Some(dialled) = dials.next() => dialled?,
+                arrived = arrivals.recv() => {
+                    let newest = || self.lock().epoch;
+                    arrived.ok_or_else(|| FormError::Superseded { epoch, newest: newest() })?
+                }
+                // A dial that is under way ends at the deadline by itself, and says more.
+                () = sleep_until(deadline), if dials.is_empty() => {
+                    let address = peers[missing].clone();
+                    return Err(FormError::Silent { peer: missing, address });
+                }
+            };
+            // A peer that calls twice has lost its first call.
+            let peer = link.peer;
+            links[peer] = Some(link);
+        }
+        self.conclude(epoch)?;
+        Ok(GrpcCollective::new(epoch, rank, links))
+    }
+
+    /// Lets higher ranks of this epoch call from now on; ends whatever was forming. Gives our rank as it
+    /// is on the wire, and where the calls come in.
+    fn announce(
+        &self,
+        epoch: u64,
+        rank: usize,
+        world: usize,
+    ) -> Result<(u32, mpsc::Receiver<Link>), FormError> {
+        let impossible = FormError::Impossible { rank, world };
+        let (Ok(own), Ok(all)) = (u32::try_from(rank), u32::try_from(world)) else {
+            return Err(impossible);
+        };
+        if own >= all {
+            return Err(impossible);
+        }
+        let mut state = self.lock();
+        if epoch <= state.epoch {
+            return Err(FormError::Superseded { epoch, newest: state.epoch });
+        }
+        let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
+        state.epoch = epoch;
+        state.forming = Some(Forming { rank: own, world: all, arrivals });
+        Ok((own, receiver))
+    }
+
+    /// Everyone is there: nobody else may call.
+    fn conclude(&self, epoch: u64) -> Result<(), FormError> {
+        let mut state = self.lock();
+        if state.epoch != epoch {
+            return Err(FormError::Superseded { epoch, newest: state.epoch });
+        }
+        state.forming = None;
+        Ok(())
+    }
+
+    /// Hands a stream that was opened to us to the group that it names, and greets back.
+    fn admit(
+        &self,
+        greeting: &Frame,
+        incoming: Streaming<Frame>,
+    ) -> Result<mpsc::Receiver<Frame>, Status> {
+        let state = self.lock();
+        let (theirs, ours) = (greeting.epoch, state.epoch);
+        if theirs > ours {
+            // Retried: we will be told of it soon.
+            return Err(Status::unavailable(format!("not yet at epoch {theirs}, but at {ours}")));
+        }
+        if theirs < ours {
+            return Err(Status::aborted(format!("epoch {theirs} is over: now at {ours}")));
+        }
+        let Some(forming) = &state.forming else {
+            return Err(Status::aborted(format!("the group of epoch {ours} is complete")));
+        };
+        let Forming { rank, world, arrivals } = forming;
+        if greeting.rank <= *rank || greeting.rank >= *world {
+            return Err(Status::invalid_argument(format!(
+                "rank {rank} of {world} is not called by a rank {}",
+                greeting.rank
+            )));
+        }
+        let (outgoing, frames) = mpsc::channel(QUEUED_FRAMES_MAX);
+        let answer = Frame { epoch: ours, rank: *rank, ..Frame::default() };
+        outgoing.try_send(answer).expect("the queue is new");
+        let peer = usize::try_from(greeting.rank).expect("checked to be a rank");
+        arrivals
+            .try_send(Link::new(peer, outgoing, incoming))
+            .map_err(|_| Status::resource_exhausted("too many ranks call at once"))?;
+        Ok(frames)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Switchboard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Switchboard")
+            .field("epoch", &state.epoch)
+            .field("forming", &state.forming.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for Switchboard {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let mut incoming = request.into_inner();
+        let greeting = timeout(GREETING_PATIENCE, incoming.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no greeting came"))??
+            .ok_or_else(|| Status::invalid_argument("the stream ended before its greeting"))?;
+        if !is_greeting(&greeting) {
+            return Err(Status::invalid_argument("the first frame must be a greeting"));
+        }
+        let frames = self.admit(&greeting, incoming)?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(frames).map(Ok))))
+    }
+}
+
+/// Calls a lower rank until it answers, refuses for good, or the deadline passes.
+async fn dial(
+    peer: usize,
+    address: &str,
+    greeting: Frame,
+    deadline: Instant,
+) -> Result<Link, FormError> {
+    let mut reason = "no answer".to_owned();
+    loop {
+        let attempt = timeout_at(deadline, call(peer, address, greeting.clone())).await;
+        match attempt {
+            Ok(Ok(link)) => return Ok(link),
+            Ok(Err(status)) => {
+                reason = status.message().to_owned();
+                if matches!(status.code(), Code::Aborted | Code::InvalidArgument) {
+                    let address = address.to_owned();
+                    return Err(FormError::Refused { peer, address, reason });
+                }
+            }
+            Err(_elapsed) => {}
+        }
+        if timeout_at(deadline, sleep(RETRY_AFTER)).await.is_err() {
+            let address = address.to_owned();
+            return Err(FormError::Unreachable { peer, address, reason });
+        }
+    }
+}
+
+/// One attempt.
+async fn call(peer: usize, address: &str, greeting: Frame) -> Result<Link, Status> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| Status::invalid_argument(format!("not an address: {error}")))?;
+    let channel = tuned_endpoint(endpoint)
+        .connect_timeout(CONNECT_PATIENCE)
+        .connect()
+        .await
+        .map_err(|error| Status::unavailable(with_causes(&error)))?;
+    let epoch = greeting.epoch;
+    let (outgoing, frames) = mpsc::channel(QUEUED_FRAMES_MAX);
+    outgoing.try_send(greeting).expect("the queue is new");
+    let mut client = PeerClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
+    let mut incoming = client.exchange(ReceiverStream::new(frames)).await?.into_inner();
+    let answer = incoming.message().await?;
+    let answer = answer.ok_or_else(|| Status::unavailable("it hung up instead of greeting"))?;
+    let is_peer = answer.epoch == epoch && usize::try_from(answer.rank) == Ok(peer);
+    if !is_greeting(&answer) || !is_peer {
+        return Err(Status::invalid_argument(format!(
+            "it greets as rank {} of epoch {}",
+            answer.rank, answer.epoch
+        )));
+    }
+    Ok(Link::new(peer, outgoing, incoming))
+}
+
+fn is_greeting(frame: &Frame) -> bool {
+    frame.step == 0 && frame.index == 0 && frame.part == 0 && frame.payload.is_empty()
+}
+
+/// An error and what caused it: the transport's own text says little.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
