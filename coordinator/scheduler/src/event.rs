@@ -78,7 +78,7 @@ pub struct GroupTimes {
     pub last_token: Option<Time>,
     /// Ended.
     pub finished: Time,
-    /// Times its blocks were taken away.
+    /// Times its blocks were taken away, by a preemption or because the caches were lost.
     pub preemptions: u32,
     /// Prompt tokens that came from the prefix cache.
     pub cached_tokens: TokenCount,

@@ -23,13 +23,14 @@ pub struct Sampling {
 pub struct NewGroup {
     /// At least one token.
     pub prompt: Vec<TokenId>,
-    /// How many sequences continue the prompt; at least 1.
+    /// How many sequences continue the prompt; 0 is taken as 1.
     pub sequences: u32,
     /// How their tokens are chosen.
     pub sampling: Sampling,
-    /// Most tokens the request wants for each sequence; none: as many as the limits allow.
+    /// Most tokens the request wants for each sequence; none: as many as the limits allow. 0 is
+    /// taken as 1: a sequence ends only with a token.
     pub tokens_max: Option<TokenCount>,
-    /// Tokens before which no end token ends a sequence.
+    /// Fewest generated tokens with which an end or stop token ends a sequence, that token counted.
     pub tokens_min: TokenCount,
     /// End tokens do not end it.
     pub ignore_end: bool,

@@ -10,7 +10,7 @@ use crate::units::{BlockCount, BlockId, SequenceId, StepId, TokenCount, TokenId}
 pub struct StepPlan {
     /// Which step.
     pub id: StepId,
-    /// One sequence's part each; decodes and prefills mixed.
+    /// One sequence's part each, in order of age; decodes and prefills mixed.
     pub slices: Vec<Slice>,
     /// Device to host, before anything else.
     pub swap_out: Vec<BlockPair>,
@@ -33,7 +33,7 @@ pub struct Slice {
     pub tokens: Vec<TokenId>,
     /// Tokens of this sequence already in the cache.
     pub start: TokenCount,
-    /// The sequence's block table, as far as this step needs it.
+    /// The sequence's block table, exactly as far as this step needs it.
     pub blocks: Arc<[BlockId]>,
     /// Present: sample the token that follows the last. The seed is the sequence's own.
     pub sampling: Option<Sampling>,

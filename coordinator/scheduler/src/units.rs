@@ -40,6 +40,11 @@ pub struct StepId(pub u64);
 pub struct Time(pub Duration);
 
 impl TokenCount {
+    /// How many tokens these are.
+    pub(crate) fn of(tokens: &[TokenId]) -> Self {
+        Self(u32::try_from(tokens.len()).unwrap_or(u32::MAX))
+    }
+
     /// How many blocks of `block_size` tokens it takes to hold this many tokens.
     #[must_use]
     pub const fn blocks(self, block_size: Self) -> BlockCount {

@@ -1,0 +1,243 @@
+//! A script in, what the scheduler did out.
+//!
+//! `trace("limits blocks=8; submit a prompt=10 answer=2; step; step")`: commands with `;` between.
+//! The prompt of a group is 1, 2, 3 …; its sequences generate 101, 102 … (the second one 201, 202 …)
+//! and, as their token number `answer`, the end token 0.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use scheduler::{
+    BlockCount, CancelReason, Event, FinishReason, GroupId, Limits, NewGroup, Outcome, Sampling,
+    Scheduler, SequenceId, StepPlan, Time, TokenCount, TokenId,
+};
+
+const END: TokenId = TokenId(0);
+
+/// Runs a script.
+pub(crate) fn trace(script: &str) -> String {
+    let mut commands = script.split(';').map(Command::parse).peekable();
+    let limits = commands.next_if(|command| command.verb == "limits");
+    let mut run = Run::new(&limits.unwrap_or_default());
+    for command in commands {
+        run.apply(&command);
+    }
+    run.lines
+}
+
+/// `verb word … key=number …`.
+#[derive(Default)]
+struct Command {
+    verb: String,
+    words: Vec<String>,
+    numbers: BTreeMap<String, u32>,
+}
+
+struct Run {
+    scheduler: Scheduler,
+    names: BTreeMap<GroupId, String>,
+    /// After how many tokens the sequences of a group end by themselves.
+    answers: BTreeMap<GroupId, u32>,
+    generated: BTreeMap<SequenceId, u32>,
+    in_flight: Option<StepPlan>,
+    now: Time,
+    lines: String,
+}
+
+impl Command {
+    fn parse(text: &str) -> Self {
+        let mut words = text.split_whitespace();
+        let mut command =
+            Self { verb: words.next().unwrap_or_default().to_owned(), ..Self::default() };
+        for word in words {
+            match word.split_once('=') {
+                Some((key, number)) => {
+                    command.numbers.insert(key.to_owned(), number.parse().unwrap());
+                }
+                None => command.words.push(word.to_owned()),
+            }
+        }
+        command
+    }
+
+    fn number(&self, key: &str) -> Option<u32> {
+        self.numbers.get(key).copied()
+    }
+}
+
+impl Run {
+    fn new(limits: &Command) -> Self {
+        let number = |key, otherwise| limits.number(key).unwrap_or(otherwise);
+        let limits = Limits {
+            block_size: TokenCount(number("size", 4)),
+            blocks: BlockCount(number("blocks", 16)),
+            swap_blocks: BlockCount(0),
+            sequences_max: number("sequences", 4),
+            step_tokens_max: TokenCount(number("tokens", 16)),
+            model_len_max: TokenCount(number("length", 64)),
+            generation_max: limits.number("generation").map(TokenCount),
+            waiting_max: number("waiting", 8) as usize,
+            end_tokens: vec![END],
+        };
+        Self {
+            scheduler: Scheduler::new(limits).unwrap(),
+            names: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            generated: BTreeMap::new(),
+            in_flight: None,
+            now: Time::default(),
+            lines: String::new(),
+        }
+    }
+
+    fn apply(&mut self, command: &Command) {
+        self.now.0 += Duration::from_millis(1);
+        match command.verb.as_str() {
+            "submit" => self.submit(command),
+            "cancel" => self.cancel(command),
+            "plan" => self.plan(),
+            "commit" => self.commit(),
+            "step" => {
+                for _ in 0..command.words.first().map_or(1, |count| count.parse().unwrap()) {
+                    self.plan();
+                    self.commit();
+                }
+            }
+            "lost" => {
+                self.in_flight = None;
+                let events = self.scheduler.commit(Outcome::Lost, self.now);
+                assert!(events.is_empty());
+                self.line("lost".to_owned());
+            }
+            "stats" => {
+                let stats = self.scheduler.stats();
+                let (waiting, running) = (stats.waiting, stats.running);
+                let (held, blocks) = (stats.blocks_held.0, stats.blocks.0);
+                let (preempted, prompt) = (stats.preemptions_recompute, stats.prompt_tokens);
+                let generated = stats.generation_tokens;
+                self.line(format!(
+                    "stats: {waiting} waiting, {running} running, {held} of {blocks} blocks, \
+                     {preempted} preempted, {prompt} prompt tokens, {generated} generated"
+                ));
+            }
+            other => panic!("no command {other:?}"),
+        }
+    }
+
+    fn submit(&mut self, command: &Command) {
+        let name = command.words[0].clone();
+        let group = NewGroup {
+            prompt: (1..=command.number("prompt").unwrap()).map(TokenId).collect(),
+            sequences: command.number("n").unwrap_or(1),
+            sampling: Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 7 },
+            tokens_max: command.number("max").map(TokenCount),
+            tokens_min: TokenCount(command.number("min").unwrap_or(0)),
+            ignore_end: command.words.contains(&"ignore-end".to_owned()),
+            stop_tokens: command.number("stop").map(TokenId).into_iter().collect(),
+        };
+        match self.scheduler.submit(group, self.now) {
+            Ok(id) => {
+                self.answers.insert(id, command.number("answer").unwrap_or(u32::MAX));
+                self.names.insert(id, name);
+            }
+            Err(refusal) => self.line(format!("submit {name}: {refusal}")),
+        }
+    }
+
+    fn cancel(&mut self, command: &Command) {
+        let name = &command.words[0];
+        let found = self.names.iter().find(|(_, known)| *known == name);
+        let group = found.map_or(GroupId(999), |(id, _)| *id);
+        let reason = match command.words.get(1).map(String::as_str) {
+            None => CancelReason::Abort,
+            Some("stop") => CancelReason::Stop,
+            Some("error") => CancelReason::Error,
+            Some(other) => panic!("no reason {other:?}"),
+        };
+        self.line(format!("cancel {name}"));
+        let events = self.scheduler.cancel(group, reason, self.now);
+        self.events(&events);
+    }
+
+    fn plan(&mut self) {
+        let Some(plan) = self.scheduler.plan(self.now) else {
+            return self.line("nothing to run".to_owned());
+        };
+        self.line(format!("step {}, {} blocks held", plan.id.0, plan.blocks_held.0));
+        for copy in &plan.copies {
+            self.line(format!("  copy {} to {}", copy.from.0, copy.to.0));
+        }
+        for slice in &plan.slices {
+            let name = self.name(slice.sequence);
+            let tokens = ranges(slice.tokens.iter().map(|token| token.0));
+            let blocks = ranges(slice.blocks.iter().map(|block| block.0));
+            let sampled = slice.sampling.map(|sampling| format!(", seed {}", sampling.seed));
+            let sampled = sampled.unwrap_or_default();
+            let start = slice.start.0;
+            self.line(format!("  {name} from {start}: {tokens} in blocks {blocks}{sampled}"));
+        }
+        self.in_flight = Some(plan);
+    }
+
+    fn commit(&mut self) {
+        let Some(plan) = self.in_flight.take() else { return };
+        let mut tokens = Vec::new();
+        for slice in plan.slices.iter().filter(|slice| slice.sampling.is_some()) {
+            let SequenceId { group, index } = slice.sequence;
+            let count = self.generated.get(&slice.sequence).copied().unwrap_or(0) + 1;
+            let ends = count == self.answers[&group];
+            tokens.push(if ends { END } else { TokenId(100 * (index + 1) + count) });
+        }
+        self.line("done".to_owned());
+        let events = self.scheduler.commit(Outcome::Done(tokens), self.now);
+        self.events(&events);
+    }
+
+    fn events(&mut self, events: &[Event]) {
+        for event in events {
+            let line = match event {
+                Event::Token { sequence, token } => {
+                    *self.generated.entry(*sequence).or_insert(0) += 1;
+                    format!("  {} + {}", self.name(*sequence), token.0)
+                }
+                Event::SequenceFinished { sequence, reason, generated } => {
+                    let reason = match reason {
+                        FinishReason::Stop(Some(token)) => format!("stop at {}", token.0),
+                        other => format!("{other:?}"),
+                    };
+                    format!("  {} ends: {reason}, {} tokens", self.name(*sequence), generated.0)
+                }
+                Event::GroupFinished { group, times } => {
+                    format!("  group {} ends, preempted {}", self.names[group], times.preemptions)
+                }
+            };
+            self.line(line);
+        }
+    }
+
+    fn name(&self, sequence: SequenceId) -> String {
+        let name = &self.names[&sequence.group];
+        if sequence.index == 0 { name.clone() } else { format!("{name}.{}", sequence.index) }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "it is always made for this")]
+    fn line(&mut self, line: String) {
+        writeln!(self.lines, "{line}").unwrap();
+    }
+}
+
+/// `1-4 7`.
+fn ranges(numbers: impl Iterator<Item = u32>) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let range = |(first, last)| {
+        if first == last { format!("{first}") } else { format!("{first}-{last}") }
+    };
+    ranges.into_iter().map(range).collect::<Vec<_>>().join(" ")
+}
