@@ -1,9 +1,23 @@
 //! One device, one rank: a model shard, its KV blocks, and its end of the collectives.
 //!
-//! Modules stand in the order in which a step meets them; each uses only those below it.
+//! Modules stand in the order in which a step meets them; each uses only those below it. Blank lines
+//! keep the formatter from sorting them.
+
+pub mod runner;
+
+pub mod sampler;
+
+mod model;
+
+pub mod shard;
 
 pub mod backend;
-pub mod batch;
+
 pub mod collective;
-pub mod sampler;
-pub mod shard;
+
+pub mod batch;
+
+mod memory;
+
+pub use model::{Fault, Operation, StepError};
+pub use runner::{BackendChoice, LoadError, LoadOrder, Loaded, OrderError, Runner};

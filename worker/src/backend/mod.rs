@@ -11,6 +11,8 @@
 //!   columns; segments are rounded to multiples of [`SUM_GRID`] and added in f64, which is exact, so
 //!   that the total is the same to the bit however the segments are spread over ranks.
 
+pub mod candle;
+
 use checkpoint::{Activation, Matrix};
 
 use crate::batch::Batch;
@@ -217,6 +219,7 @@ pub trait Backend: Send + 'static {
     /// `qkv` is `(T, (query heads + 2 × KV heads) × head size)`. Norms each q and k head where the
     /// model does, rotates both (half-split pairs: `i` with `i + head size / 2`), writes k and v to
     /// the cache at each token's position, and gives q. `(T, query heads × head size)`
+    #[expect(clippy::too_many_arguments, reason = "fused, so that k and v are touched once")]
     fn rope_append(
         &mut self,
         qkv: Self::Tensor,

@@ -1,0 +1,148 @@
+//! One model on one rank: weights, cache, and a step through them.
+
+mod decoder;
+mod embedding;
+mod error;
+mod linear;
+mod load;
+
+use std::sync::Arc;
+
+use checkpoint::Checkpoint;
+
+use crate::backend::{Backend, BackendError, CacheShape, Capabilities};
+use crate::batch::Step;
+use crate::collective::Collective;
+use crate::model::decoder::Decoder;
+use crate::model::embedding::Embedding;
+use crate::model::error::During;
+pub use crate::model::error::{Fault, Operation, StepError};
+use crate::model::linear::{Head, heartbeat};
+use crate::model::load::Loader;
+use crate::shard::Slices;
+
+/// This rank's part of a model, on its device.
+pub(crate) struct Model<B: Backend> {
+    backend: B,
+    decoder: Decoder<B>,
+    head: Head<B>,
+    embedding: Embedding,
+    /// None where this rank has no heads, hence nothing to keep.
+    cache: Option<B::Cache>,
+    weight_bytes: u64,
+    /// Working memory: `(T, hidden)` before the first layer.
+    embedded: Vec<f32>,
+}
+
+/// What a step gives: of the sampled rows, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    /// `(samples, hidden)`: what the head sees, the same bits on every rank.
+    pub(crate) hidden: Vec<f32>,
+    /// `(samples, vocabulary)` on rank 0, empty elsewhere.
+    pub(crate) logits: Vec<f32>,
+}
+
+impl<B: Backend> Model<B> {
+    /// Loads this rank's slices; `progress` hears of bytes done and bytes in all.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, or a device that cannot hold it.
+    pub(crate) fn load(
+        mut backend: B,
+        checkpoint: &Arc<Checkpoint>,
+        slices: &Slices,
+        positions: usize,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, BackendError> {
+        let embedding = Embedding::new(Arc::clone(checkpoint))?;
+        let mut loader = Loader::new(&mut backend, checkpoint, slices, progress)?;
+        let weight_bytes = loader.total();
+        let decoder = loader.decoder(positions)?;
+        let head = loader.head()?;
+        let embedded = Vec::new();
+        Ok(Self { backend, decoder, head, embedding, cache: None, weight_bytes, embedded })
+    }
+
+    /// Reserves the KV cache, in place of an earlier one.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub(crate) fn reserve(&mut self, shape: &CacheShape) -> Result<(), BackendError> {
+        self.cache = if shape.kv_heads == 0 { None } else { Some(self.backend.cache(shape)?) };
+        Ok(())
+    }
+
+    /// Bytes that a KV block takes, over all layers.
+    #[must_use]
+    pub(crate) fn block_bytes(&self, shape: &CacheShape) -> u64 {
+        if shape.kv_heads == 0 { 0 } else { self.backend.block_bytes(shape) }
+    }
+
+    /// Bytes of this rank's slices, as they are in the file.
+    #[must_use]
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
+    /// What the device is.
+    #[must_use]
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.backend.capabilities()
+    }
+
+    /// One step: moves blocks, then runs the batch. Every rank of the group does the same step at the
+    /// same time.
+    ///
+    /// # Errors
+    /// Where in the model it ended, and why.
+    pub(crate) fn step(
+        &mut self,
+        c: &mut dyn Collective,
+        step: &Step,
+        out: &mut Outputs,
+    ) -> Result<(), StepError> {
+        out.hidden.clear();
+        out.logits.clear();
+        self.move_blocks(step)?;
+        if step.batch.tokens.is_empty() {
+            return heartbeat(c).during(Operation::Heartbeat);
+        }
+        let Self { backend: b, decoder, head, embedding, cache, embedded, .. } = self;
+        embedding.rows(&step.batch.tokens, embedded); // (T, hidden)
+        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, embedded)?; // (T, hidden)
+        let rows: Vec<usize> = step.batch.samples.iter().map(|sample| sample.row).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        b.rows(&x, &rows, &mut out.hidden).during(Operation::Logits)?; // (samples, hidden)
+        head.forward(b, c, &x, &rows, &mut out.logits).during(Operation::Logits)?; // (samples, vocabulary)
+        all_finite(&out.hidden, &rows).during(Operation::Logits)?;
+        all_finite(&out.logits, &rows).during(Operation::Logits)
+    }
+
+    fn move_blocks(&mut self, step: &Step) -> Result<(), StepError> {
+        let Some(cache) = &mut self.cache else { return Ok(()) };
+        if !step.swap_out.is_empty() {
+            self.backend.swap_out(cache, &step.swap_out).during(Operation::Swap)?;
+        }
+        if !step.swap_in.is_empty() {
+            self.backend.swap_in(cache, &step.swap_in);
+        }
+        if !step.copies.is_empty() {
+            self.backend.copy_blocks(cache, &step.copies);
+        }
+        Ok(())
+    }
+}
+
+/// `numbers` holds as many to each of `rows`.
+fn all_finite(numbers: &[f32], rows: &[usize]) -> Result<(), Fault> {
+    let width = (numbers.len() / rows.len()).max(1);
+    for (row, numbers) in rows.iter().zip(numbers.chunks(width)) {
+        if !numbers.iter().all(|number| number.is_finite()) {
+            return Err(Fault::Numeric { row: *row });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! The one thread that owns a rank's model, cache, collective and sampler: steps in, tokens out.
+
+mod order;
+mod room;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use checkpoint::{Checkpoint, CheckpointError};
+use proto::worker::{StepFailure, StepReply, StepRequest, StepTimes, step_failure::Kind};
+
+use crate::backend::candle::Candle;
+use crate::backend::{Backend, BackendError, Capabilities};
+use crate::batch::{Refusal, Step, StepLimits};
+use crate::collective::Collective;
+use crate::memory::HostMemory;
+use crate::model::{Fault, Model, Operation, Outputs, StepError};
+pub use crate::runner::order::{LoadOrder, OrderError};
+use crate::sampler::Sampler;
+
+/// Which backend computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// The reference: plain f32.
+    Candle,
+    /// The fast path on a machine without a GPU.
+    Cpu,
+}
+
+/// Why a rank could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The order makes no sense.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The device does not serve this model, or has no room for it.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The model's files cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Nothing can be kept.
+    #[error(
+        "not one KV block of {block_bytes} bytes fits in the {offered} bytes there are for the cache"
+    )]
+    NoBlock {
+        /// Bytes of a block, over all layers.
+        block_bytes: u64,
+        /// Bytes that the cache may have.
+        offered: u64,
+    },
+    /// More was asked for than the machine has.
+    #[error(
+        "{blocks} KV blocks and {swap_blocks} swap blocks need {bytes} bytes and this machine has {memory_bytes}"
+    )]
+    NoRoom {
+        /// Blocks on the device.
+        blocks: usize,
+        /// Blocks in host memory.
+        swap_blocks: usize,
+        /// Bytes they need.
+        bytes: u64,
+        /// Bytes there are.
+        memory_bytes: u64,
+    },
+}
+
+/// What a rank holds once it is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loaded {
+    /// KV blocks reserved.
+    pub kv_blocks: usize,
+    /// Bytes of this rank's slices, as they are in the file.
+    pub weight_bytes: u64,
+    /// Bytes reserved for KV blocks on the device.
+    pub kv_cache_bytes: u64,
+    /// Blocks reserved in host memory.
+    pub swap_blocks: usize,
+}
+
+/// One rank at work. Belongs to one thread; see the module's documentation.
+pub struct Runner {
+    device: Device,
+    collective: Box<dyn Collective>,
+    sampler: Sampler,
+    limits: StepLimits,
+    loaded: Loaded,
+    epoch: u64,
+    /// Number of the step that is due.
+    next: u64,
+    /// The step in which the group fell apart.
+    ended: Option<u64>,
+    outputs: Outputs,
+}
+
+/// The model on whichever device it is.
+enum Device {
+    Candle(Box<Model<Candle>>),
+}
+
+/// What a step came to.
+#[derive(Debug, Default)]
+struct Outcome {
+    tokens: Vec<u32>,
+    digest: u64,
+    sampling: Duration,
+}
+
+impl Runner {
+    /// Takes a rank: loads its slices, reserves its KV blocks. `progress` hears of bytes done and
+    /// bytes in all.
+    ///
+    /// # Errors
+    /// An order that makes no sense, files that cannot be read, or too little memory.
+    ///
+    /// # Panics
+    /// When `collective` is of another rank or world than the order.
+    pub fn load(
+        choice: BackendChoice,
+        threads: usize,
+        checkpoint: &Arc<Checkpoint>,
+        order: &LoadOrder,
+        collective: Box<dyn Collective>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, LoadError> {
+        order.check(checkpoint.config())?;
+        assert_eq!(collective.rank(), order.shard.rank(), "the collective is of this rank");
+        assert_eq!(collective.world(), order.shard.world(), "the collective is of this world");
+        let (device, loaded) = match choice {
+            BackendChoice::Candle => {
+                let (model, loaded) = load(Candle::new(threads), checkpoint, order, progress)?;
+                (Device::Candle(model), loaded)
+            }
+            BackendChoice::Cpu => {
+                let what = "it is not built in".to_owned();
+                return Err(BackendError::Unsupported { backend: "cpu", what }.into());
+            }
+        };
+        let config = checkpoint.config();
+        let limits = StepLimits {
+            vocabulary: config.vocabulary,
+            block_size: order.block_size,
+            blocks: loaded.kv_blocks,
+            swap_blocks: loaded.swap_blocks,
+            model_len_max: order.positions(config),
+            step_tokens_max: order.step_tokens_max,
+            step_sequences_max: order.step_sequences_max,
+        };
+        Ok(Self {
+            device,
+            collective,
+            sampler: Sampler::default(),
+            limits,
+            loaded,
+            epoch: order.epoch,
+            next: 1,
+            ended: None,
+            outputs: Outputs::default(),
+        })
+    }
+
+    /// What this rank holds.
+    #[must_use]
+    pub fn loaded(&self) -> Loaded {
+        self.loaded
+    }
+
+    /// What its device is.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        match &self.device {
+            Device::Candle(model) => model.capabilities(),
+        }
+    }
+
+    /// One step, together with all other ranks. Whatever the request says, this returns a reply. A
+    /// step that was refused is still due; one that failed is over, and where a peer or the device
+    /// failed, so is the group.
+    pub fn step(&mut self, request: &StepRequest) -> StepReply {
+        let begun = Instant::now();
+        let advanced = self.advance(request);
+        let all = begun.elapsed();
+        let mut reply = StepReply { epoch: self.epoch, step: request.step, ..Default::default() };
+        match advanced {
+            Ok(outcome) => {
+                let collective = self.collective.times();
+                let other = collective.transfer + collective.wait + outcome.sampling;
+                reply.tokens = outcome.tokens;
+                reply.digest = outcome.digest;
+                reply.times = Some(StepTimes {
+                    compute_ns: nanoseconds(all.saturating_sub(other)),
+                    collective_transfer_ns: nanoseconds(collective.transfer),
+                    collective_wait_ns: nanoseconds(collective.wait),
+                    sample_ns: nanoseconds(outcome.sampling),
+                });
+            }
+            Err(error) => reply.failure = Some(self.failure(&error)),
+        }
+        reply
+    }
+
+    /// Logits after the last of `tokens`, for tests and tools: `(vocabulary)` on rank 0, empty
+    /// elsewhere. Every rank of the group has to be asked at the same time. Takes the first blocks of
+    /// the cache, whoever owns them, and a step's number for every `step_tokens_max` tokens.
+    ///
+    /// # Errors
+    /// As a step of these tokens.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, StepError> {
+        use proto::worker::{Sampling, Slice};
+
+        let greedy = Sampling { top_p: 1.0, ..Default::default() };
+        let blocks = tokens.len().div_ceil(self.limits.block_size);
+        let table = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let chunks = tokens.len().div_ceil(self.limits.step_tokens_max).max(1);
+        for chunk in 0..chunks {
+            let start = chunk * self.limits.step_tokens_max;
+            let end = (start + self.limits.step_tokens_max).min(tokens.len());
+            let slice = Slice {
+                tokens: tokens[start..end].to_vec(),
+                start: u32::try_from(start).unwrap_or(u32::MAX),
+                blocks: (0..table).collect(),
+                sampling: (end == tokens.len()).then_some(greedy),
+            };
+            let (epoch, step) = (self.epoch, self.next);
+            self.advance(&StepRequest { epoch, step, slices: vec![slice], ..Default::default() })?;
+        }
+        Ok(self.outputs.logits.clone())
+    }
+
+    fn advance(&mut self, request: &StepRequest) -> Result<Outcome, StepError> {
+        let step = self.accept(request)?;
+        self.next += 1;
+        self.collective.begin(step.id, step.patience);
+        let (collective, outputs) = (self.collective.as_mut(), &mut self.outputs);
+        let run = match &mut self.device {
+            Device::Candle(model) => model.step(collective, &step, outputs),
+        };
+        if let Err(StepError::Failed { fault: Fault::Collective(_) | Fault::Device(_), .. }) = &run
+        {
+            self.ended = Some(step.id);
+        }
+        run?;
+        let digest = digest(&self.outputs.hidden);
+        let begun = Instant::now();
+        let tokens = self.sample(&step)?;
+        Ok(Outcome { tokens, digest, sampling: begun.elapsed() })
+    }
+
+    /// A step that may be begun.
+    fn accept(&self, request: &StepRequest) -> Result<Step, Refusal> {
+        let (got, expected) = (request.epoch, self.epoch);
+        if got != expected {
+            return Err(Refusal::Epoch { got, expected });
+        }
+        if let Some(step) = self.ended {
+            return Err(Refusal::Ended { step });
+        }
+        let (got, expected) = (request.step, self.next);
+        if got != expected {
+            return Err(Refusal::Order { got, expected });
+        }
+        Step::from_wire(request, &self.limits)
+    }
+
+    /// The tokens that follow the sampled rows; on rank 0, where the logits are.
+    fn sample(&mut self, step: &Step) -> Result<Vec<u32>, StepError> {
+        let mut tokens = Vec::with_capacity(step.batch.samples.len());
+        let rows = self.outputs.logits.chunks_exact(self.limits.vocabulary);
+        for (sample, logits) in step.batch.samples.iter().zip(rows) {
+            let token = self.sampler.sample(logits, &sample.sampling, sample.position);
+            tokens.push(token.map_err(|_| StepError::Failed {
+                operation: Operation::Logits,
+                fault: Fault::Numeric { row: sample.row },
+            })?);
+        }
+        Ok(tokens)
+    }
+
+    fn failure(&self, error: &StepError) -> StepFailure {
+        let kind = match error {
+            StepError::Refused(_) => Kind::Refused,
+            StepError::Failed { fault: Fault::Collective(_), .. } => Kind::PeerLost,
+            StepError::Failed { fault: Fault::Device(_), .. } => Kind::Device,
+            StepError::Failed { fault: Fault::Numeric { .. }, .. } => Kind::Numeric,
+        };
+        let message = format!("rank {}: {error}", self.collective.rank());
+        StepFailure { kind: kind.into(), message }
+    }
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner")
+            .field("epoch", &self.epoch)
+            .field("next", &self.next)
+            .field("ended", &self.ended)
+            .field("loaded", &self.loaded)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A model on a backend, with its cache.
+fn load<B: Backend>(
+    backend: B,
+    checkpoint: &Arc<Checkpoint>,
+    order: &LoadOrder,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Box<Model<B>>, Loaded), LoadError> {
+    let config = checkpoint.config();
+    let slices = order.shard.slices(config);
+    let kv_heads = slices.heads.kv.len();
+    let positions = order.positions(config);
+    let mut model = Model::load(backend, checkpoint, &slices, positions, progress)?;
+    let block_bytes = model.block_bytes(&room::shape(order, config, kv_heads, 1));
+    let kv_blocks = room::blocks(order, positions, block_bytes, HostMemory::read())?;
+    model.reserve(&room::shape(order, config, kv_heads, kv_blocks))?;
+    let loaded = Loaded {
+        kv_blocks,
+        weight_bytes: model.weight_bytes(),
+        kv_cache_bytes: block_bytes * kv_blocks as u64,
+        swap_blocks: order.swap_blocks,
+    };
+    Ok((Box::new(model), loaded))
+}
+
+/// FNV-1a over the bits of `numbers`: equal on all ranks, or a rank has computed something else.
+fn digest(numbers: &[f32]) -> u64 {
+    numbers.iter().fold(0xcbf2_9ce4_8422_2325, |hash, number| {
+        (hash ^ u64::from(number.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,154 @@
+//! What a rank is told to load, checked.
+
+use checkpoint::ModelConfig;
+use proto::worker::{LoadRequest, ShardPlan};
+
+use crate::shard::{Shard, ShardError};
+
+/// Tokens a block may hold. More would only waste the end of every sequence.
+const BLOCK_SIZE_MAX: usize = 1024;
+
+/// Take this rank, with this much room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadOrder {
+    /// Of the group; from 1.
+    pub epoch: u64,
+    /// Which rank of which world.
+    pub shard: Shard,
+    /// Tokens a KV block holds.
+    pub block_size: usize,
+    /// KV blocks to reserve; 0: as many as `kv_cache_bytes` hold.
+    pub kv_blocks: usize,
+    /// Bytes for the KV cache; 0: this rank decides.
+    pub kv_cache_bytes: u64,
+    /// Blocks in host memory, to swap to.
+    pub swap_blocks: usize,
+    /// Tokens of the longest sequence; 0: the model's context.
+    pub model_len_max: usize,
+    /// Tokens of a step.
+    pub step_tokens_max: usize,
+    /// Slices of a step.
+    pub step_sequences_max: usize,
+    /// Ranks of the group on this machine, which share its memory.
+    pub ranks_here: usize,
+}
+
+/// What an order must not say.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// No rank was given.
+    #[error("the order names no shard")]
+    NoShard,
+    /// The rank makes no sense.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A pipeline stage, which is not served yet.
+    #[error("layers {first} to {end} of {layers} were asked for; a rank holds them all")]
+    Layers {
+        /// First layer asked for.
+        first: u32,
+        /// End of the layers asked for.
+        end: u64,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// Not one address for each rank.
+    #[error("{peers} peers for a world of {world}")]
+    Peers {
+        /// Addresses given.
+        peers: usize,
+        /// Ranks there are.
+        world: usize,
+    },
+    /// A number out of its range.
+    #[error("{name} is {value}; it may be {min} to {max}")]
+    Range {
+        /// Which number.
+        name: &'static str,
+        /// What it is.
+        value: u64,
+        /// The least it may be.
+        min: u64,
+        /// The most it may be.
+        max: u64,
+    },
+}
+
+impl LoadOrder {
+    /// Reads and checks a request for a model.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn from_wire(request: &LoadRequest, config: &ModelConfig) -> Result<Self, OrderError> {
+        let plan = request.shard.as_ref().ok_or(OrderError::NoShard)?;
+        let rank = usize::try_from(plan.rank).unwrap_or(usize::MAX);
+        let shard = Shard::new(rank, plan.shares.clone())?;
+        check_layers(plan, config.layers.len())?;
+        let (peers, world) = (request.peers.len(), shard.world());
+        if peers != 0 && peers != world {
+            return Err(OrderError::Peers { peers, world });
+        }
+        let order = Self {
+            epoch: request.epoch,
+            block_size: request.block_size as usize,
+            kv_blocks: request.kv_blocks as usize,
+            kv_cache_bytes: request.kv_cache_bytes,
+            swap_blocks: request.swap_blocks as usize,
+            model_len_max: request.model_len_max as usize,
+            step_tokens_max: request.step_tokens_max as usize,
+            step_sequences_max: request.step_sequences_max as usize,
+            ranks_here: ranks_here(&request.peers, &shard),
+            shard,
+        };
+        order.check(config)?;
+        Ok(order)
+    }
+
+    /// Whether every number is in its range.
+    pub(super) fn check(&self, config: &ModelConfig) -> Result<(), OrderError> {
+        let u32_max = u32::MAX as usize;
+        check_range("the epoch", self.epoch, 1, u64::MAX)?;
+        check_size("the block size", self.block_size, 1, BLOCK_SIZE_MAX)?;
+        check_size("the longest sequence", self.model_len_max, 0, config.context)?;
+        check_size("tokens of a step", self.step_tokens_max, 1, u32_max)?;
+        check_size("sequences of a step", self.step_sequences_max, 1, u32_max)?;
+        let blocks_max = u32_max / self.block_size; // slots are numbered in 32 bits
+        check_size("KV blocks", self.kv_blocks, 0, blocks_max)?;
+        check_size("swap blocks", self.swap_blocks, 0, blocks_max)
+    }
+
+    /// Tokens of the longest sequence.
+    pub(super) fn positions(&self, config: &ModelConfig) -> usize {
+        if self.model_len_max == 0 { config.context } else { self.model_len_max }
+    }
+}
+
+fn check_layers(plan: &ShardPlan, layers: usize) -> Result<(), OrderError> {
+    let end = u64::from(plan.first_layer) + u64::from(plan.layer_count);
+    let whole = plan.layer_count == 0 || end == layers as u64;
+    if plan.first_layer == 0 && whole {
+        return Ok(());
+    }
+    Err(OrderError::Layers { first: plan.first_layer, end, layers })
+}
+
+fn check_size(name: &'static str, value: usize, min: usize, max: usize) -> Result<(), OrderError> {
+    check_range(name, value as u64, min as u64, max as u64)
+}
+
+fn check_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), OrderError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(OrderError::Range { name, value, min, max })
+}
+
+/// Ranks at the same address but for the port; without addresses all ranks share this process.
+fn ranks_here(peers: &[String], shard: &Shard) -> usize {
+    let host =
+        |peer: &String| peer.rsplit_once(':').map_or(peer.clone(), |(host, _)| host.to_owned());
+    match peers.get(shard.rank()).map(host) {
+        Some(own) => peers.iter().filter(|&peer| host(peer) == own).count(),
+        None => shard.world(),
+    }
+}

@@ -1,0 +1,114 @@
+//! How many KV blocks a rank reserves.
+
+use crate::backend::CacheShape;
+use crate::memory::HostMemory;
+use crate::runner::{LoadError, LoadOrder};
+
+/// Of what memory is free, the ranks of a machine take one part in so many for their caches where
+/// nobody says how much; the rest is for what else runs there.
+const FREE_PARTS: u64 = 4;
+
+/// The device and host blocks to reserve. `block_bytes` are over all layers; 0 on a rank without
+/// heads, which can follow any number of blocks.
+pub(super) fn blocks(
+    order: &LoadOrder,
+    positions: usize,
+    block_bytes: u64,
+    memory: HostMemory,
+) -> Result<usize, LoadError> {
+    let per_block = block_bytes.max(1);
+    let blocks_max = u32::MAX as usize / order.block_size; // slots are numbered in 32 bits
+    let most = order.step_sequences_max.saturating_mul(positions.div_ceil(order.block_size));
+    let fit = |bytes: u64| usize::try_from(bytes / per_block).unwrap_or(usize::MAX);
+    let free = memory.available_bytes / FREE_PARTS / order.ranks_here.max(1) as u64;
+    let blocks = match (order.kv_blocks, order.kv_cache_bytes) {
+        (0, 0) => most.min(fit(free)),
+        (0, bytes) => fit(bytes),
+        (blocks, _) => blocks,
+    };
+    let blocks = blocks.min(blocks_max);
+    let bytes = block_bytes.saturating_mul(blocks as u64 + order.swap_blocks as u64);
+    if blocks == 0 {
+        let offered = if order.kv_cache_bytes > 0 { order.kv_cache_bytes } else { free };
+        return Err(LoadError::NoBlock { block_bytes, offered });
+    }
+    if bytes > memory.total_bytes {
+        return Err(LoadError::NoRoom {
+            blocks,
+            swap_blocks: order.swap_blocks,
+            bytes,
+            memory_bytes: memory.total_bytes,
+        });
+    }
+    Ok(blocks)
+}
+
+/// The cache of this rank.
+pub(super) fn shape(
+    order: &LoadOrder,
+    config: &checkpoint::ModelConfig,
+    kv_heads: usize,
+    blocks: usize,
+) -> CacheShape {
+    CacheShape {
+        layers: config.layers.len(),
+        kv_heads,
+        head_size: config.head_size,
+        block_size: order.block_size,
+        blocks,
+        swap_blocks: order.swap_blocks,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::Shard;
+
+    const MEMORY: HostMemory = HostMemory { total_bytes: 10_000, available_bytes: 8_000 };
+
+    fn order() -> LoadOrder {
+        LoadOrder {
+            epoch: 1,
+            shard: Shard::solo(),
+            block_size: 16,
+            kv_blocks: 0,
+            kv_cache_bytes: 0,
+            swap_blocks: 0,
+            model_len_max: 100,
+            step_tokens_max: 64,
+            step_sequences_max: 2,
+            ranks_here: 1,
+        }
+    }
+
+    #[test]
+    fn a_rank_takes_what_it_can_use_and_no_more_than_its_part_of_what_is_free() {
+        assert_eq!(blocks(&order(), 100, 10, MEMORY).unwrap(), 14, "twice 7 blocks of 16 tokens");
+        assert_eq!(blocks(&order(), 100, 200, MEMORY).unwrap(), 10, "2000 bytes are free");
+        let shared = LoadOrder { ranks_here: 2, ..order() };
+        assert_eq!(blocks(&shared, 100, 200, MEMORY).unwrap(), 5);
+        assert_eq!(blocks(&order(), 100, 0, MEMORY).unwrap(), 14, "a rank without heads");
+    }
+
+    #[test]
+    fn what_was_asked_for_counts() {
+        let number = LoadOrder { kv_blocks: 3, ..order() };
+        assert_eq!(blocks(&number, 100, 200, MEMORY).unwrap(), 3);
+        let bytes = LoadOrder { kv_cache_bytes: 999, ..order() };
+        assert_eq!(blocks(&bytes, 100, 200, MEMORY).unwrap(), 4);
+    }
+
+    #[test]
+    fn too_little_and_too_much_are_said_with_numbers() {
+        assert_eq!(
+            blocks(&order(), 100, 2001, MEMORY).unwrap_err().to_string(),
+            "not one KV block of 2001 bytes fits in the 2000 bytes there are for the cache"
+        );
+        let swap = LoadOrder { kv_blocks: 30, swap_blocks: 30, ..order() };
+        assert_eq!(
+            blocks(&swap, 100, 200, MEMORY).unwrap_err().to_string(),
+            "30 KV blocks and 30 swap blocks need 12000 bytes and this machine has 10000"
+        );
+    }
+}
