@@ -1,15 +1,16 @@
 //! A model's files, whatever their layout, behind one face.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, ModelConfig};
+use crate::config::ModelConfig;
 use crate::dequantize::dequantize;
-use crate::error::CheckpointError;
-use crate::gguf::{Gguf, vocabulary};
-use crate::matrix::{BlockKind, Matrix, stored_row};
-use crate::names::{LayerTensor, TensorName};
+use crate::error::{CheckpointError, shown};
+use crate::layout::{Layout, Tensor};
+use crate::matrix::{Matrix, stored_row};
+use crate::names::TensorName;
 use crate::shapes::{self, Shape};
 use crate::vocabulary::{TemplateTokens, VocabularySource};
 
@@ -21,20 +22,6 @@ pub struct Checkpoint {
     config: ModelConfig,
 }
 
-/// What lies on the disk.
-#[derive(Debug)]
-enum Layout {
-    Gguf(Gguf),
-}
-
-/// A tensor where it lies.
-#[derive(Debug, Clone, Copy)]
-struct Tensor<'a> {
-    shape: &'a [usize],
-    kind: BlockKind,
-    bytes: &'a [u8],
-}
-
 impl Checkpoint {
     /// Opens a GGUF file, or a folder of safetensors with `config.json` and `tokenizer.json`.
     ///
@@ -43,12 +30,9 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`]: unreadable, damaged, or of a kind that is not served.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let gguf = Gguf::open(path)?;
-        let config = config::gguf::read(&gguf)?.validate(path)?;
-        if vocabulary::token_count(&gguf).is_some_and(|tokens| tokens > config.vocabulary) {
-            return Err(gguf.damaged("there are more tokens than rows of the embedding"));
-        }
-        let checkpoint = Self { path: path.to_path_buf(), layout: Layout::Gguf(gguf), config };
+        let layout = Layout::open(path)?;
+        let config = layout.config()?;
+        let checkpoint = Self { path: path.to_path_buf(), layout, config };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
     }
@@ -68,19 +52,24 @@ impl Checkpoint {
     /// Bytes of all files that hold tensors.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        match &self.layout {
-            Layout::Gguf(gguf) => gguf.file().bytes().len() as u64,
-        }
+        self.layout.files().iter().map(|file| file.bytes().len() as u64).sum()
     }
 
-    /// Identifies the files: SHA-256 of their headers and lengths. Tensor data does not count.
+    /// Identifies the files: SHA-256 of their lengths, everything in them but tensor data, and a few
+    /// samples of that. Cheap; the same on every machine.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
+        const SAMPLES: usize = 16;
+        const SAMPLE_BYTES: usize = 64;
         let mut hash = Sha256::new();
-        match &self.layout {
-            Layout::Gguf(gguf) => {
-                hash.update(self.file_bytes().to_le_bytes());
-                hash.update(gguf.header());
+        self.layout.hash_headers(&mut hash);
+        for file in self.layout.files() {
+            let bytes = file.bytes();
+            hash.update((bytes.len() as u64).to_le_bytes());
+            // Two trainings of one model differ in tensor data alone, but there nearly everywhere.
+            for nth in 1..=SAMPLES {
+                let start = bytes.len() / (SAMPLES + 1) * nth;
+                hash.update(&bytes[start..bytes.len().min(start + SAMPLE_BYTES)]);
             }
         }
         hash.finalize().into()
@@ -99,9 +88,9 @@ impl Checkpoint {
     pub fn matrix(&self, name: TensorName) -> Result<Matrix<'_>, CheckpointError> {
         let tensor = self.need(name)?;
         let [rows, columns] = *tensor.shape else {
-            return Err(self.damaged(format!("{} is not a matrix", self.stored_name(name))));
+            return Err(self.damaged(format!("tensor {} is not a matrix", self.stored_name(name))));
         };
-        let head = self.interleaved_head(name);
+        let head = self.layout.interleaved_head(name, &self.config);
         Ok(Matrix::interleaved(rows, columns, tensor.kind, tensor.bytes, head))
     }
 
@@ -112,15 +101,13 @@ impl Checkpoint {
     pub fn vector(&self, name: TensorName) -> Result<Vec<f32>, CheckpointError> {
         let tensor = self.need(name)?;
         let [numbers] = *tensor.shape else {
-            return Err(self.damaged(format!("{} is not a vector", self.stored_name(name))));
+            return Err(self.damaged(format!("tensor {} is not a vector", self.stored_name(name))));
         };
         let mut stored = vec![0.0; numbers];
         dequantize(tensor.kind, tensor.bytes, &mut stored);
-        let head = self.interleaved_head(name);
-        if head == 0 {
-            return Ok(stored);
-        }
-        Ok((0..numbers).map(|i| stored[stored_row(i, head)]).collect())
+        let head = self.layout.interleaved_head(name, &self.config);
+        let less = self.layout.stored_less(name, &self.config);
+        Ok((0..numbers).map(|i| stored[stored_row(i, head)] + less).collect())
     }
 
     /// What the files say about tokens.
@@ -128,27 +115,19 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`] when there is no tokenizer, or none that is served.
     pub fn vocabulary(&self) -> Result<VocabularySource, CheckpointError> {
-        match &self.layout {
-            Layout::Gguf(gguf) => vocabulary::source(gguf),
-        }
+        self.layout.vocabulary()
     }
 
     /// The Jinja template that turns messages into a prompt, where there is one.
     #[must_use]
     pub fn chat_template(&self) -> Option<String> {
-        match &self.layout {
-            Layout::Gguf(gguf) => {
-                gguf.text("tokenizer.chat_template").ok().flatten().map(str::to_owned)
-            }
-        }
+        self.layout.chat_template()
     }
 
     /// Texts that chat templates refer to.
     #[must_use]
     pub fn template_tokens(&self) -> TemplateTokens {
-        match &self.layout {
-            Layout::Gguf(gguf) => vocabulary::template_tokens(gguf).unwrap_or_default(),
-        }
+        self.layout.template_tokens()
     }
 
     fn damaged(&self, what: impl Into<String>) -> CheckpointError {
@@ -156,47 +135,19 @@ impl Checkpoint {
     }
 
     fn stored_name(&self, name: TensorName) -> String {
-        match &self.layout {
-            Layout::Gguf(_) => name.gguf(),
-        }
+        self.layout.name(name, &self.config)
     }
 
     fn find(&self, name: TensorName) -> Option<Tensor<'_>> {
+        // A head beside a tied embedding is a copy that nobody asked for.
         if name == TensorName::Output && self.config.tied_head {
             return None;
         }
-        match &self.layout {
-            Layout::Gguf(gguf) => gguf.tensor(&self.stored_name(name)).map(|stored| Tensor {
-                shape: &stored.shape,
-                kind: stored.kind,
-                bytes: &gguf.file().bytes()[stored.bytes.clone()],
-            }),
-        }
+        self.layout.find(&self.stored_name(name))
     }
 
     fn need(&self, name: TensorName) -> Result<Tensor<'_>, CheckpointError> {
-        self.find(name)
-            .ok_or_else(|| self.damaged(format!("tensor {} is missing", self.stored_name(name))))
-    }
-
-    /// Rows of a head where the file interleaves them, else 0.
-    fn interleaved_head(&self, name: TensorName) -> usize {
-        let rotated = matches!(
-            name,
-            TensorName::Layer(
-                _,
-                LayerTensor::Query
-                    | LayerTensor::Key
-                    | LayerTensor::QueryBias
-                    | LayerTensor::KeyBias
-            )
-        );
-        let gguf = matches!(self.layout, Layout::Gguf(_));
-        if gguf && rotated && self.config.architecture == "llama" {
-            self.config.head_size
-        } else {
-            0
-        }
+        self.find(name).ok_or_else(|| self.layout.missing(&self.stored_name(name)))
     }
 
     /// Everything needed is there with its shape, and the layers hold nothing that we would ignore.
@@ -205,25 +156,15 @@ impl Checkpoint {
         for &(name, shape) in &needed {
             self.check_tensor(name, shape)?;
         }
-        let known: std::collections::HashSet<String> =
+        let known: HashSet<String> =
             needed.iter().map(|&(name, _)| self.stored_name(name)).collect();
-        let Layout::Gguf(gguf) = &self.layout;
-        let mut strange: Vec<&str> = gguf
-            .tensor_names()
-            .filter(|name| name.starts_with("blk.") && !known.contains(*name))
-            .collect();
-        strange.sort_unstable();
-        match strange.first() {
-            None => Ok(()),
-            Some(name) => Err(CheckpointError::unsupported(
-                &self.path,
-                format!(
-                    "tensor {} has no place in architecture {}",
-                    crate::error::shown(name),
-                    self.config.architecture
-                ),
-            )),
-        }
+        let names = self.layout.layer_tensor_names().into_iter();
+        let Some(strange) = names.filter(|name| !known.contains(*name)).min() else {
+            return Ok(());
+        };
+        let (strange, architecture) = (shown(strange), &self.config.architecture);
+        let what = format!("tensor {strange} has no place in architecture {architecture}");
+        Err(CheckpointError::unsupported(&self.path, what))
     }
 
     fn check_tensor(&self, name: TensorName, shape: Shape) -> Result<(), CheckpointError> {

@@ -9,11 +9,14 @@ mod checkpoint;
 mod config;
 mod dequantize;
 mod error;
+mod folder;
 mod gguf;
+mod layout;
 mod mapped;
 mod matrix;
 mod names;
 mod shapes;
+mod stored;
 mod vocabulary;
 
 pub use checkpoint::Checkpoint;

@@ -82,7 +82,7 @@ impl<'a> Matrix<'a> {
         bytes: &'a [u8],
         interleaved_head: usize,
     ) -> Self {
-        assert_eq!(columns % kind.block_numbers(), 0, "rows are whole blocks");
+        assert!(columns.is_multiple_of(kind.block_numbers()), "rows are whole blocks");
         let matrix = Self { rows, columns, kind, bytes, interleaved_head };
         assert_eq!(bytes.len(), rows * matrix.row_bytes(), "as many bytes as rows");
         matrix
@@ -120,7 +120,9 @@ impl<'a> Matrix<'a> {
     /// long as `columns`.
     pub fn dequantize_columns(&self, i: usize, columns: Range<usize>, out: &mut [f32]) {
         let block = self.kind.block_numbers();
-        assert!(columns.start % block == 0 && columns.end % block == 0, "columns are whole blocks");
+        for end in [columns.start, columns.end] {
+            assert!(end.is_multiple_of(block), "columns are whole blocks");
+        }
         let bytes = columns.start / block * self.kind.block_bytes()
             ..columns.end / block * self.kind.block_bytes();
         dequantize(self.kind, &self.row(i)[bytes], out);

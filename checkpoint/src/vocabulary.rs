@@ -56,7 +56,7 @@ pub enum VocabularySource {
         /// `left right`, best first.
         merges: Vec<String>,
     },
-    /// SentencePiece of a GGUF file (`tokenizer.ggml.model` = `llama`): BPE by score.
+    /// `SentencePiece` of a GGUF file (`tokenizer.ggml.model` = `llama`): BPE by score.
     SentencePiece {
         /// Token texts, `▁` for a space, by id.
         tokens: Vec<String>,

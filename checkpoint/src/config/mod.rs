@@ -1,6 +1,7 @@
 //! What a model is: one decoder, described by data.
 
 pub(crate) mod gguf;
+pub(crate) mod hugging_face;
 pub(crate) mod rope;
 
 use std::path::Path;
@@ -16,7 +17,7 @@ const VOCABULARY_MAX: usize = 4 << 20;
 const CONTEXT_MAX: usize = 16 << 20;
 const WIDTH_MAX: usize = 1 << 22;
 const HEADS_MAX: usize = 1 << 14;
-const HEAD_SIZE_MAX: usize = 1 << 12;
+pub(crate) const HEAD_SIZE_MAX: usize = 1 << 12;
 
 /// How the gate of a feed-forward is bent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,7 @@ pub struct RopeConfig {
 /// A model's shape and habits. Validated: no number here is zero that may not be, sizes agree with
 /// the tensors, every layer has a kind.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
 pub struct ModelConfig {
     /// As the file calls it: `llama`, `qwen2`, `qwen3`, `gemma3`, `mistral`.
     pub architecture: String,
@@ -125,11 +127,11 @@ impl ModelConfig {
                 return Err(CheckpointError::damaged(path, format!("its {what} is {found}")));
             }
         }
-        if self.head_size % 2 == 1 {
+        if !self.head_size.is_multiple_of(2) {
             let what = format!("its head size, {}, is odd", self.head_size);
             return Err(CheckpointError::unsupported(path, what));
         }
-        if self.query_heads % self.kv_heads != 0 {
+        if !self.query_heads.is_multiple_of(self.kv_heads) {
             let what = format!("{} KV heads don't divide {}", self.kv_heads, self.query_heads);
             return Err(CheckpointError::damaged(path, what));
         }

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::config::RopeConfig;
+use crate::config::{HEAD_SIZE_MAX, RopeConfig};
 
 /// What a file says about its rotary embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,7 @@ pub(crate) enum Scaling {
     },
 }
 
-/// Parameters of YaRN.
+/// Parameters of `YaRN`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Yarn {
     pub(crate) factor: f64,
@@ -47,7 +47,7 @@ pub(crate) struct Yarn {
     pub(crate) attention_factor: f64,
 }
 
-/// YaRN's usual sharpening: `0.1 × scale × ln(factor) + 1`.
+/// The usual sharpening of `YaRN`: `0.1 × scale × ln(factor) + 1`.
 pub(crate) fn yarn_attention(factor: f64, scale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }
@@ -55,6 +55,9 @@ pub(crate) fn yarn_attention(factor: f64, scale: f64) -> f64 {
 impl Rope {
     /// Frequencies for heads of `head_size`; or what is not a sane number.
     pub(crate) fn tabulate(&self, head_size: usize) -> Result<RopeConfig, String> {
+        if head_size > HEAD_SIZE_MAX {
+            return Err(format!("the head size is {head_size}"));
+        }
         positive("the rotary base", self.base)?;
         self.scaling.check(head_size)?;
         let mut attention_factor = 1.0;

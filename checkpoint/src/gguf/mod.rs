@@ -10,9 +10,9 @@ use std::path::Path;
 
 use crate::error::{CheckpointError, shown};
 use crate::gguf::reader::Reader;
-use crate::gguf::tensors::Stored;
 use crate::gguf::value::{Value, ValueKind};
 use crate::mapped::Mapped;
+use crate::stored::Stored;
 
 /// First bytes of the file.
 const MAGIC: &[u8; 4] = b"GGUF";

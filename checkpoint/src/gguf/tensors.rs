@@ -6,21 +6,12 @@ use std::ops::Range;
 use crate::error::{CheckpointError, shown};
 use crate::gguf::reader::Reader;
 use crate::matrix::BlockKind;
+use crate::stored::Stored;
 
 /// What ggml allows.
 const DIMENSIONS_MAX: u32 = 4;
 
-/// Where a tensor is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stored {
-    /// Outermost first: the reverse of the file's order.
-    pub(crate) shape: Vec<usize>,
-    pub(crate) kind: BlockKind,
-    /// Before [`place`]: within the tensor data; after: within the file.
-    pub(crate) bytes: Range<usize>,
-}
-
-/// Reads `count` entries.
+/// Reads `count` entries. Their bytes count from the beginning of the tensor data; see [`place`].
 pub(crate) fn read(
     reader: &mut Reader<'_>,
     count: u64,
@@ -64,7 +55,7 @@ fn entry(reader: &mut Reader<'_>, name: &str) -> Result<Stored, CheckpointError>
             shown(name)
         )));
     };
-    Ok(Stored { shape, kind, bytes })
+    Ok(Stored { file: 0, shape, kind, bytes })
 }
 
 /// Our shape, and the bytes it takes; none where that is not a whole number of blocks or too many.

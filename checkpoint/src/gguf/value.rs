@@ -121,7 +121,7 @@ fn skip_elements(
 ) -> Result<(), CheckpointError> {
     match element.bytes() {
         Some(size) => {
-            let bytes = count.checked_mul(size as u64).unwrap_or(u64::MAX);
+            let bytes = count.saturating_mul(size as u64);
             reader.skip(bytes, "a metadata array")?;
         }
         None if element == ValueKind::Text => {

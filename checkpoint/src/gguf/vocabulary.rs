@@ -11,7 +11,7 @@ const SCORES: &str = "tokenizer.ggml.scores";
 /// Pre-tokenizers whose models want the begin token even where the file does not say so.
 const PRE_WITH_BEGIN: [&str; 5] = ["llama3", "llama-v3", "llama-bpe", "tekken", "falcon3"];
 
-/// Ids that SentencePiece files mean when they don't say: unknown, begin, end.
+/// Ids that `SentencePiece` files mean when they don't say: unknown, begin, end.
 const SENTENCE_PIECE_IDS: [u32; 3] = [0, 1, 2];
 
 /// Everything that is needed to build the tokenizer.
