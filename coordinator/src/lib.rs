@@ -8,6 +8,12 @@ mod cluster;
 
 mod metrics;
 
-pub use cluster::{Member, MemberError, MemberRequest, connect};
-pub use engine::{Answer, AnswerEvent, Capacity, EngineHandle, EngineState, SubmitError};
+mod config;
+
+pub use cluster::{ClusterError, Member, MemberError, MemberRequest, connect};
+pub use config::{ConfigError, CoordinatorConfig, Patience, ServingLimits};
+pub use engine::{
+    Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, ModelFacts,
+    SubmitError, start,
+};
 pub use metrics::Metrics;

@@ -1,7 +1,323 @@
 //! The loop that owns the scheduler: wait for one thing, apply it, start a step if idle.
+//!
+//! One task, and at most one thing under way with the ranks: a step, a heartbeat, or forming the group.
+//! Everything else is synchronous. A failed step is never repeated as it was: the scheduler is told that
+//! everything in the caches is gone, the group forms anew, and the running groups are computed
+//! again from the tokens that they have, which gives the same tokens as if nothing had happened.
 
+mod first;
+mod groups;
 mod handle;
+mod reform;
+mod setup;
 mod state;
+mod step;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, pending};
+use scheduler::{CancelReason, Event, GroupId, NewGroup, Outcome, Scheduler, Time};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{ClusterError, Deadlines, Group, Member, StepDone};
+use crate::engine::first::first_group;
+use crate::engine::groups::{Groups, Waiting};
+use crate::engine::handle::Input;
+use crate::engine::reform::Reform;
+use crate::engine::step::Step;
+use crate::metrics::{CacheSeen, MembersSeen, Metrics};
 
 pub use handle::{Answer, AnswerEvent, EngineHandle, SubmitError};
+pub use setup::{EngineError, EngineSetup, ModelFacts};
 pub use state::{Capacity, EngineState};
+
+/// Questions that may wait for the engine, which takes microseconds for each.
+const INPUTS_MAX: usize = 256;
+
+/// The task's state.
+struct Engine {
+    setup: EngineSetup,
+    members: Arc<[Member]>,
+    metrics: Arc<Metrics>,
+    scheduler: Scheduler,
+    groups: Groups,
+    deadlines: Deadlines,
+    capacity: Capacity,
+    phase: Phase,
+    /// What is under way with the ranks.
+    work: Option<BoxFuture<'static, Done>>,
+    inputs: mpsc::Receiver<Input>,
+    state: watch::Sender<EngineState>,
+    shutdown: CancellationToken,
+    /// The scheduler's time 0.
+    origin: Instant,
+    commits: u64,
+    heartbeat_at: Instant,
+    /// Draining until then.
+    drain_until: Option<Instant>,
+}
+
+/// Whether there is a group.
+enum Phase {
+    Serving(Group),
+    Reforming(Reform),
+}
+
+/// What was under way has come to its end.
+enum Done {
+    Step(Step, Result<StepDone, ClusterError>),
+    Heartbeat(Duration, Result<StepDone, ClusterError>),
+    Formed(Result<Group, ClusterError>),
+}
+
+/// The one thing that the loop waited for.
+enum Happened {
+    Asked(Input),
+    Done(Done),
+    Shutdown,
+    Tick,
+}
+
+/// Starts an engine on the current runtime. It forms its group first; `state` says how far it is.
+/// Its task ends after `shutdown`, once all groups have ended; or at once, when it cannot begin.
+#[must_use = "the task says why the engine ended"]
+pub fn start(
+    setup: EngineSetup,
+    state: watch::Sender<EngineState>,
+    shutdown: CancellationToken,
+) -> (EngineHandle, JoinHandle<Result<(), EngineError>>) {
+    let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+    let handle = EngineHandle {
+        inputs: sender,
+        state: state.subscribe(),
+        unread_max: setup.limits.unread_max,
+    };
+    let task = tokio::spawn(async move {
+        let ended = run(setup, inputs, state.clone(), shutdown).await;
+        state.send_replace(EngineState::Stopped);
+        ended
+    });
+    (handle, task)
+}
+
+async fn run(
+    setup: EngineSetup,
+    mut inputs: mpsc::Receiver<Input>,
+    state: watch::Sender<EngineState>,
+    shutdown: CancellationToken,
+) -> Result<(), EngineError> {
+    setup.metrics.limits(setup.limits.queue_max, setup.limits.generation_max);
+    let Some(group) = first_group(&setup, &mut inputs, &state, &shutdown).await? else {
+        return Ok(());
+    };
+    let capacity = setup.capacity(&group)?;
+    let scheduler = Scheduler::new(setup.scheduler_limits(&capacity, group.swap_blocks))?;
+    let now = Instant::now();
+    let mut engine = Engine {
+        members: Arc::from(setup.members.as_slice()),
+        metrics: Arc::clone(&setup.metrics),
+        scheduler,
+        groups: Groups::default(),
+        deadlines: Deadlines::new(setup.patience.step_max),
+        capacity,
+        phase: Phase::Serving(group),
+        work: None,
+        inputs,
+        state,
+        shutdown,
+        origin: now,
+        commits: 0,
+        heartbeat_at: now + setup.patience.heartbeat_every,
+        drain_until: None,
+        setup,
+    };
+    engine.say_ready();
+    engine.run().await;
+    Ok(())
+}
+
+impl Engine {
+    async fn run(&mut self) {
+        while !(self.drain_until.is_some() && self.groups.is_empty()) {
+            match self.next().await {
+                Happened::Asked(input) => self.asked(input),
+                Happened::Done(Done::Step(step, result)) => self.stepped(&step, result),
+                Happened::Done(Done::Heartbeat(deadline, result)) => self.beaten(deadline, result),
+                Happened::Done(Done::Formed(result)) => self.formed(result),
+                Happened::Shutdown => self.drain(),
+                Happened::Tick => self.tick(),
+            }
+            self.start_work();
+            self.tell_stats();
+        }
+    }
+
+    /// Waits for exactly one thing. Questions come first: a step that is started after this one
+    /// takes in everybody who has asked by then.
+    async fn next(&mut self) -> Happened {
+        let wake_at = self.wake_at();
+        let tick = async {
+            match wake_at {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        let draining = self.drain_until.is_some();
+        let work = self.work.as_mut();
+        let work = async {
+            match work {
+                Some(work) => work.await,
+                None => pending().await,
+            }
+        };
+        let happened = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled(), if !draining => Happened::Shutdown,
+            Some(input) = self.inputs.recv() => Happened::Asked(input),
+            done = work => Happened::Done(done),
+            () = tick => Happened::Tick,
+        };
+        if matches!(happened, Happened::Done(_)) {
+            self.work = None;
+        }
+        happened
+    }
+
+    /// When something is due, if nothing happens before.
+    fn wake_at(&self) -> Option<Instant> {
+        let idle = self.work.is_none();
+        let (due, give_up) = match &self.phase {
+            Phase::Serving(_) => (idle.then_some(self.heartbeat_at), None),
+            Phase::Reforming(reform) => (idle.then_some(reform.retry_at), reform.give_up_at()),
+        };
+        [due, give_up, self.drain_until].into_iter().flatten().min()
+    }
+
+    fn asked(&mut self, input: Input) {
+        match input {
+            Input::Submit { group, arrival, request_id, events, accepted } => {
+                let arrival = self.time(Instant::from_std(arrival));
+                let tokens_max = self.tokens_max(&group);
+                let waiting = Waiting::new(&group, tokens_max, arrival, request_id, events);
+                let answer = self.submit(group, waiting);
+                let id = answer.as_ref().ok().copied();
+                // Whoever asked may have gone away meanwhile.
+                if let (Err(_), Some(id)) = (accepted.send(answer), id) {
+                    self.cancel(id, CancelReason::Abort);
+                }
+            }
+            Input::Cancel { group, reason } => self.cancel(group, reason),
+        }
+    }
+
+    fn submit(&mut self, group: NewGroup, waiting: Waiting) -> Result<GroupId, SubmitError> {
+        let state = self.state.borrow().clone();
+        if state.capacity().is_none() {
+            return Err(SubmitError::NotReady(state.sentence()));
+        }
+        let id = self.scheduler.submit(group, self.now())?;
+        self.groups.insert(id, waiting);
+        Ok(id)
+    }
+
+    /// Most tokens that a sequence of this group can get, all limits considered.
+    fn tokens_max(&self, group: &NewGroup) -> u32 {
+        let prompt = u32::try_from(group.prompt.len()).unwrap_or(u32::MAX);
+        let room = self.capacity.model_len_max.saturating_sub(prompt);
+        let operator = self.setup.limits.generation_max.unwrap_or(u32::MAX);
+        group.tokens_max.map_or(u32::MAX, |most| most.0).min(operator).min(room)
+    }
+
+    fn cancel(&mut self, group: GroupId, reason: CancelReason) {
+        if self.groups.contains(group) {
+            let now = self.now();
+            let events = self.scheduler.cancel(group, reason, now);
+            self.deliver(events, now);
+        }
+    }
+
+    /// Ends a group with an error that its reader is told.
+    fn fail(&mut self, group: GroupId, message: &str) {
+        self.groups.fail(group, message.to_owned());
+        self.cancel(group, CancelReason::Error);
+    }
+
+    /// Hands events over. A group that nobody reads is cancelled, which makes more events.
+    fn deliver(&mut self, mut events: Vec<Event>, now: Time) {
+        while !events.is_empty() {
+            let mut more = Vec::new();
+            for event in &events {
+                if let Some(cut) = self.groups.take_in(event, self.commits, now, &self.metrics) {
+                    more.extend(self.scheduler.cancel(cut.group, cut.reason, now));
+                }
+            }
+            events = more;
+        }
+    }
+
+    fn commit(&mut self, outcome: Outcome) {
+        let now = self.now();
+        self.commits += 1;
+        let events = self.scheduler.commit(outcome, now);
+        self.deliver(events, now);
+    }
+
+    /// No new groups; those that run have a while to end.
+    fn drain(&mut self) {
+        self.drain_until = Some(Instant::now() + self.setup.patience.drain_max);
+        self.state.send_replace(EngineState::Draining);
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.drain_until.is_some_and(|until| until <= now) {
+            self.fail_all("the server is shutting down");
+        }
+        self.give_up_if_due(now);
+    }
+
+    fn fail_all(&mut self, message: &str) {
+        for group in self.groups.ids() {
+            self.fail(group, message);
+        }
+    }
+
+    fn say_ready(&self) {
+        let Phase::Serving(group) = &self.phase else { return };
+        self.metrics.members(MembersSeen::Ready(group.world(), group.epoch));
+        self.metrics.cache(CacheSeen {
+            block_size: self.capacity.block_size,
+            blocks: group.blocks,
+            swap_blocks: group.swap_blocks,
+            blocks_wanted: self.setup.limits.kv_blocks.unwrap_or(0),
+            swap_bytes: group.block_bytes.saturating_mul(group.swap_blocks.into()),
+        });
+        if self.drain_until.is_none() {
+            self.state.send_replace(EngineState::Ready(self.capacity));
+        }
+        tracing::info!(
+            epoch = group.epoch,
+            world = group.world(),
+            blocks = group.blocks,
+            "the group of workers is ready"
+        );
+    }
+
+    fn tell_stats(&self) {
+        let stats = self.scheduler.stats();
+        let oldest = stats.oldest_waiting.map(|time| self.origin + time.0);
+        self.metrics.stats(stats, oldest);
+    }
+
+    fn now(&self) -> Time {
+        self.time(Instant::now())
+    }
+
+    fn time(&self, at: Instant) -> Time {
+        Time(at.saturating_duration_since(self.origin))
+    }
+}

@@ -1,0 +1,68 @@
+//! Before the first group has formed: whoever asks is turned away, and the ranks are waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{ClusterError, Group, form};
+use crate::engine::handle::{Input, SubmitError};
+use crate::engine::setup::{EngineError, EngineSetup};
+use crate::engine::state::EngineState;
+use crate::metrics::MembersSeen;
+
+/// Between two attempts; a worker that is being started takes about that long.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Forms the first group, however long it takes for all ranks to be there; none: a shutdown came first.
+pub(super) async fn first_group(
+    setup: &EngineSetup,
+    inputs: &mut mpsc::Receiver<Input>,
+    state: &watch::Sender<EngineState>,
+    shutdown: &CancellationToken,
+) -> Result<Option<Group>, EngineError> {
+    setup.metrics.members(MembersSeen::Loading(setup.members.len()));
+    let wish = setup.wish(None)?;
+    let forming = async {
+        let mut said = String::new();
+        let mut attempt = 0;
+        loop {
+            let told = state.clone();
+            let progress = move |bytes_done, bytes_total| {
+                told.send_replace(EngineState::Loading { bytes_done, bytes_total });
+            };
+            let members = Arc::from(setup.members.as_slice());
+            match form(members, wish.clone(), attempt, progress).await {
+                Ok(group) => return Ok(group),
+                Err(ClusterError::Unusable(what)) => return Err(ClusterError::Unusable(what)),
+                Err(error) => {
+                    let text = error.to_string();
+                    if text != said {
+                        tracing::warn!("waiting for all workers: {text}");
+                        said = text;
+                    }
+                }
+            }
+            attempt += 1;
+            sleep(RETRY).await;
+        }
+    };
+    tokio::pin!(forming);
+    loop {
+        tokio::select! {
+            formed = &mut forming => return Ok(Some(formed?)),
+            () = shutdown.cancelled() => return Ok(None),
+            input = inputs.recv() => match input {
+                Some(Input::Submit { accepted, .. }) => {
+                    let why = state.borrow().sentence();
+                    // The asker being gone is fine.
+                    drop(accepted.send(Err(SubmitError::NotReady(why))));
+                }
+                Some(Input::Cancel { .. }) => {}
+                None => return Ok(None),
+            },
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Who waits for which group: where events go, and what is observed of them on the way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use scheduler::{CancelReason, Event, GroupId, GroupTimes, NewGroup, Time, TokenCount};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::engine::handle::AnswerEvent;
+use crate::metrics::{GroupSeen, Metrics};
+
+/// A group is given up after so many steps that came out wrong with it: one, and its replay.
+const WRONG_MAX: u32 = 2;
+/// A group is given up after it was part of so many steps that cost a rank: it may be the reason.
+const LOST_MAX: u32 = 5;
+
+/// The groups that have not ended.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: BTreeMap<GroupId, Waiting>,
+}
+
+/// Someone who waits for a group's events.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// None: cut off.
+    events: Option<mpsc::Sender<AnswerEvent>>,
+    request_id: String,
+    arrival: Time,
+    prompt_tokens: u32,
+    tokens_max: u32,
+    sequences: Vec<Sequence>,
+    /// The commit that brought its last token, and when.
+    last: Option<(u64, Time)>,
+    /// Said instead of `Finished`.
+    failure: Option<String>,
+    /// Steps that came out wrong with it.
+    wrong: u32,
+    /// Steps that cost a rank with it.
+    lost: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sequence {
+    last_token: Option<Time>,
+    generated: u32,
+}
+
+/// A group that is to be cancelled since nobody reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CutOff {
+    pub(super) group: GroupId,
+    pub(super) reason: CancelReason,
+}
+
+impl Waiting {
+    /// Someone who waits for this group. `tokens_max`: most tokens a sequence can get.
+    pub(super) fn new(
+        group: &NewGroup,
+        tokens_max: u32,
+        arrival: Time,
+        request_id: String,
+        events: mpsc::Sender<AnswerEvent>,
+    ) -> Self {
+        let sequences = usize::try_from(group.sequences).unwrap_or(0);
+        Self {
+            events: Some(events),
+            request_id,
+            arrival,
+            prompt_tokens: u32::try_from(group.prompt.len()).unwrap_or(u32::MAX),
+            tokens_max,
+            sequences: vec![Sequence::default(); sequences],
+            last: None,
+            failure: None,
+            wrong: 0,
+            lost: 0,
+        }
+    }
+
+    /// Hands an event over; what to do if that is not possible.
+    fn hand(&mut self, event: AnswerEvent) -> Option<CancelReason> {
+        let sent = self.events.as_ref()?.try_send(event);
+        let reason = match sent {
+            Ok(()) => return None,
+            Err(TrySendError::Full(_)) => CancelReason::Error,
+            Err(TrySendError::Closed(_)) => CancelReason::Abort,
+        };
+        self.events = None;
+        Some(reason)
+    }
+
+    fn token(&mut self, index: u32, commit: u64, now: Time, metrics: &Metrics) {
+        match self.last {
+            None => metrics.first_token(now.since(self.arrival)),
+            Some((before, at)) if before != commit => metrics.group_gap(now.since(at)),
+            Some(_) => {}
+        }
+        self.last = Some((commit, now));
+        let sequence = usize::try_from(index).ok().and_then(|i| self.sequences.get_mut(i));
+        let Some(sequence) = sequence else { return };
+        if let Some(at) = sequence.last_token {
+            metrics.token_gap(now.since(at));
+        }
+        sequence.last_token = Some(now);
+        sequence.generated += 1;
+    }
+
+    fn seen(&self, times: &GroupTimes) -> GroupSeen {
+        let span =
+            |from: Option<Time>, to: Option<Time>| -> Option<Duration> { Some(to?.since(from?)) };
+        let finished = Some(times.finished);
+        GroupSeen {
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: times.cached_tokens.0,
+            sequences: u32::try_from(self.sequences.len()).unwrap_or(u32::MAX),
+            tokens_max: self.tokens_max,
+            generated_max: self.sequences.iter().map(|s| s.generated).max().unwrap_or(0),
+            preemptions: times.preemptions,
+            e2e: times.finished.since(self.arrival),
+            queue: span(Some(self.arrival), times.first_scheduled),
+            prefill: span(times.first_scheduled, times.first_token),
+            decode: span(times.first_token, finished),
+            inference: span(times.first_scheduled, finished),
+        }
+    }
+}
+
+impl Groups {
+    /// None is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// All of them, the oldest first.
+    pub(super) fn ids(&self) -> Vec<GroupId> {
+        self.groups.keys().copied().collect()
+    }
+
+    /// Has this group not ended?
+    pub(super) fn contains(&self, group: GroupId) -> bool {
+        self.groups.contains_key(&group)
+    }
+
+    /// A group was accepted.
+    pub(super) fn insert(&mut self, group: GroupId, waiting: Waiting) {
+        self.groups.insert(group, waiting);
+    }
+
+    /// What its reader is told in the end, instead of `Finished`.
+    pub(super) fn fail(&mut self, group: GroupId, message: String) {
+        if let Some(waiting) = self.groups.get_mut(&group) {
+            waiting.failure.get_or_insert(message);
+        }
+    }
+
+    /// A step with these groups failed; those that have been in too many are to be given up.
+    pub(super) fn blame(&mut self, groups: &[GroupId], wrong: bool) -> Vec<GroupId> {
+        let mut given_up = Vec::new();
+        for group in groups {
+            let Some(waiting) = self.groups.get_mut(group) else { continue };
+            if wrong {
+                waiting.wrong += 1;
+            } else {
+                waiting.lost += 1;
+            }
+            if waiting.wrong >= WRONG_MAX || waiting.lost >= LOST_MAX {
+                given_up.push(*group);
+            }
+        }
+        given_up
+    }
+
+    /// Takes in an event of the scheduler's `commit`-th commit, observes it and hands it over.
+    pub(super) fn take_in(
+        &mut self,
+        event: &Event,
+        commit: u64,
+        now: Time,
+        metrics: &Metrics,
+    ) -> Option<CutOff> {
+        let group = match event {
+            Event::Token { sequence, .. } | Event::SequenceFinished { sequence, .. } => {
+                sequence.group
+            }
+            Event::GroupFinished { group, .. } => *group,
+        };
+        let waiting = self.groups.get_mut(&group)?;
+        let reason = match *event {
+            Event::Token { sequence, token } => {
+                waiting.token(sequence.index, commit, now, metrics);
+                waiting.hand(AnswerEvent::Token { index: sequence.index, token })
+            }
+            Event::SequenceFinished { sequence, reason, generated: TokenCount(generated) } => {
+                metrics.sequence_finished(reason, generated);
+                waiting.hand(AnswerEvent::SequenceFinished { index: sequence.index, reason })
+            }
+            Event::GroupFinished { times, .. } => {
+                metrics.group_finished(&waiting.seen(&times));
+                let last = match waiting.failure.take() {
+                    Some(message) => AnswerEvent::Failed { message },
+                    None => AnswerEvent::Finished { times },
+                };
+                let reason = waiting.hand(last);
+                let waiting = self.groups.remove(&group)?;
+                tracing::debug!(request = waiting.request_id, "the group has ended");
+                reason
+            }
+        };
+        let reason = reason?;
+        if reason == CancelReason::Error {
+            metrics.slow_reader();
+            tracing::warn!(?group, "an answer is cut off: it is not read fast enough");
+        }
+        Some(CutOff { group, reason })
+    }
+}

@@ -1,0 +1,129 @@
+//! After a loss: everything is computed again by a new group, or given up after a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use scheduler::{GroupId, Outcome};
+use tokio::time::Instant;
+
+use crate::cluster::{ClusterError, Group, form};
+use crate::engine::{Done, Engine, EngineState, Phase};
+use crate::metrics::MembersSeen;
+
+/// Before the second attempt to form; doubles with each one after.
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+/// The pause between attempts grows to this: a rank that is back is noticed within it.
+const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+
+/// A group that is to form anew.
+#[derive(Debug)]
+pub(super) struct Reform {
+    /// Which rank was lost, and how.
+    cause: String,
+    /// The next attempt.
+    pub(super) retry_at: Instant,
+    back_off: Duration,
+    /// The newest epoch there may have been.
+    epoch: u64,
+    /// The groups that wait for it are given up then; none: they have been.
+    give_up_at: Option<Instant>,
+}
+
+impl Reform {
+    /// When the groups that wait are given up, unless they have been.
+    pub(super) const fn give_up_at(&self) -> Option<Instant> {
+        self.give_up_at
+    }
+}
+
+impl Engine {
+    /// A step or a heartbeat failed: nothing in the caches counts any more.
+    pub(super) fn lost(&mut self, error: &ClusterError, in_step: &[GroupId]) {
+        let Phase::Serving(group) = &self.phase else { return };
+        let epoch = group.epoch;
+        let stats = self.scheduler.stats();
+        let replayed = u64::try_from(stats.running + stats.swapped).unwrap_or(u64::MAX);
+        tracing::error!(epoch, replayed, "the group of workers is lost: {error}");
+        self.metrics.reforming(error.cause(), replayed);
+        self.metrics.members(MembersSeen::Lost(group.world()));
+        let now = Instant::now();
+        self.phase = Phase::Reforming(Reform {
+            cause: error.to_string(),
+            retry_at: now,
+            back_off: BACK_OFF_MIN,
+            epoch,
+            give_up_at: Some(now + self.setup.patience.reform_max),
+        });
+        if self.drain_until.is_none() {
+            let state =
+                EngineState::Reforming { cause: error.to_string(), capacity: self.capacity };
+            self.state.send_replace(state);
+        }
+        self.commit(Outcome::Lost);
+        let wrong = matches!(error, ClusterError::Wrong(_));
+        for group in self.groups.blame(in_step, wrong) {
+            self.metrics.given_up(wrong);
+            self.fail(group, &format!("the workers could not compute this answer: {error}"));
+        }
+    }
+
+    /// An attempt to form, when it is due.
+    pub(super) fn start_forming(&mut self) {
+        let Phase::Reforming(reform) = &mut self.phase else { return };
+        if reform.retry_at > Instant::now() {
+            return;
+        }
+        let wish = match self.setup.wish(Some(self.capacity)) {
+            Ok(wish) => wish,
+            // The same wish was granted before; nothing about it has changed.
+            Err(error) => unreachable!("a validated configuration became wrong: {error}"),
+        };
+        let forming = form(Arc::clone(&self.members), wish, reform.epoch, |_, _| {});
+        // A rank may have taken part in an attempt that failed: the next one is newer.
+        reform.epoch += 1;
+        self.work = Some(async move { Done::Formed(forming.await) }.boxed());
+    }
+
+    /// An attempt to form has ended.
+    pub(super) fn formed(&mut self, result: Result<Group, ClusterError>) {
+        let enough = |group: Group| {
+            if group.blocks >= self.capacity.blocks {
+                return Ok(group);
+            }
+            let what = format!("only {} of {} KV blocks", group.blocks, self.capacity.blocks);
+            Err(ClusterError::Unusable(what))
+        };
+        match result.and_then(enough) {
+            Ok(group) => {
+                self.phase = Phase::Serving(group);
+                self.heartbeat_at = Instant::now() + self.setup.patience.heartbeat_every;
+                self.say_ready();
+            }
+            Err(error) => {
+                let Phase::Reforming(reform) = &mut self.phase else { return };
+                tracing::warn!("the group of workers cannot form yet: {error}");
+                reform.cause = error.to_string();
+                reform.retry_at = Instant::now() + reform.back_off;
+                reform.back_off = (reform.back_off * 2).min(BACK_OFF_MAX);
+            }
+        }
+    }
+
+    /// Nobody waits for a rank for ever.
+    pub(super) fn give_up_if_due(&mut self, now: Instant) {
+        let Phase::Reforming(reform) = &mut self.phase else { return };
+        if reform.give_up_at.is_none_or(|at| at > now) {
+            return;
+        }
+        reform.give_up_at = None;
+        let cause = reform.cause.clone();
+        for _ in self.groups.ids() {
+            self.metrics.given_up(false);
+        }
+        self.fail_all(&format!("a worker was lost and has not come back: {cause}"));
+        if self.drain_until.is_none() {
+            self.state.send_replace(EngineState::Away { cause });
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A step from plan to commit, and the heartbeat of an idle group.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use scheduler::{GroupId, Outcome, StepPlan};
+use tokio::time::Instant;
+
+use crate::cluster::{ClusterError, StepDone};
+use crate::engine::{Done, Engine, Phase};
+use crate::metrics::StepSeen;
+
+/// What is remembered of a plan while the ranks run it.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Whose slices it has.
+    pub(super) groups: Vec<GroupId>,
+    /// Tokens computed.
+    pub(super) tokens: usize,
+    /// When a silent rank counts as lost.
+    pub(super) deadline: Duration,
+    phase: &'static str,
+    swapped_out: usize,
+    swapped_in: usize,
+    block_bytes: u64,
+    planning: Duration,
+}
+
+impl Step {
+    fn new(plan: &StepPlan, deadline: Duration, block_bytes: u64, planning: Duration) -> Self {
+        let mut groups: Vec<GroupId> = plan.slices.iter().map(|s| s.sequence.group).collect();
+        groups.dedup();
+        // A slice of one token that is sampled continues an answer, but for a prompt of one token.
+        let decodes = plan
+            .slices
+            .iter()
+            .filter(|s| s.tokens.len() == 1 && s.start.0 > 0 && s.sampling.is_some())
+            .count();
+        let phase = if decodes == plan.slices.len() {
+            "decode"
+        } else if decodes == 0 {
+            "prefill"
+        } else {
+            "mixed"
+        };
+        Self {
+            groups,
+            tokens: tokens(plan),
+            deadline,
+            phase,
+            swapped_out: plan.swap_out.len(),
+            swapped_in: plan.swap_in.len(),
+            block_bytes,
+            planning,
+        }
+    }
+}
+
+fn tokens(plan: &StepPlan) -> usize {
+    plan.slices.iter().map(|slice| slice.tokens.len()).sum()
+}
+
+impl Engine {
+    /// If nothing is under way with the ranks: a step, or what else is due.
+    pub(super) fn start_work(&mut self) {
+        if self.work.is_some() {
+            return;
+        }
+        match self.phase {
+            Phase::Serving(_) => self.start_step(),
+            Phase::Reforming(_) => self.start_forming(),
+        }
+    }
+
+    fn start_step(&mut self) {
+        let now = self.now();
+        let Phase::Serving(group) = &mut self.phase else { return };
+        let began = Instant::now();
+        if let Some(plan) = self.scheduler.plan(now) {
+            let planning = began.elapsed();
+            let deadline = self.deadlines.deadline(tokens(&plan));
+            let step = Step::new(&plan, deadline, group.block_bytes, planning);
+            let running = group.step(Some(&plan), deadline);
+            self.work = Some(async move { Done::Step(step, running.await) }.boxed());
+        } else if self.heartbeat_at <= began {
+            let deadline = self.deadlines.deadline(0);
+            let running = group.step(None, deadline);
+            self.work = Some(async move { Done::Heartbeat(deadline, running.await) }.boxed());
+        }
+    }
+
+    /// The ranks ran a step, or did not.
+    pub(super) fn stepped(&mut self, step: &Step, result: Result<StepDone, ClusterError>) {
+        self.heartbeat_at = Instant::now() + self.setup.patience.heartbeat_every;
+        let done = match result {
+            Ok(done) => done,
+            Err(error) => {
+                if error.cause() == "deadline" {
+                    self.deadlines.measured(step.tokens, step.deadline);
+                }
+                return self.lost(&error, &step.groups);
+            }
+        };
+        self.deadlines.measured(step.tokens, done.duration);
+        self.metrics.step(&StepSeen {
+            phase: step.phase,
+            tokens: step.tokens,
+            duration: done.duration,
+            skew: done.skew,
+            swapped_out: step.swapped_out,
+            swapped_in: step.swapped_in,
+            block_bytes: step.block_bytes,
+        });
+        let began = Instant::now();
+        self.commit(Outcome::Done(done.tokens));
+        self.metrics.scheduled(step.planning + began.elapsed());
+    }
+
+    /// The ranks ran a heartbeat, or did not.
+    pub(super) fn beaten(&mut self, deadline: Duration, result: Result<StepDone, ClusterError>) {
+        self.heartbeat_at = Instant::now() + self.setup.patience.heartbeat_every;
+        match result {
+            Ok(done) => self.deadlines.measured(0, done.duration),
+            Err(error) => {
+                if error.cause() == "deadline" {
+                    self.deadlines.measured(0, deadline);
+                }
+                self.lost(&error, &[]);
+            }
+        }
+    }
+}

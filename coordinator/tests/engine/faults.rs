@@ -1,0 +1,149 @@
+//! Whatever happens to a rank, an answer is what it would have been, or its reader is told.
+
+use std::time::Duration;
+
+use coordinator::{EngineState, Patience, SubmitError};
+use tokio::time::{Instant, sleep};
+
+use crate::fleet::{Fleet, Question, assert_undisturbed, fleet, fleet_with, limits, questions};
+
+fn assert_count(fleet: &Fleet, series: &str, count: f64) {
+    let found = fleet.value(series);
+    assert!((found - count).abs() < 1e-9, "{series} is {found}, not {count}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rank_that_dies_in_any_step_and_comes_back_changes_no_answer() {
+    for step in (2..30).step_by(4) {
+        let fleet = fleet(3, 60).await;
+        fleet.oracles[usize::try_from(step % 3).unwrap()].faults(|f| f.dies_in = Some(step));
+        let questions = questions(30);
+        let told = fleet.ask_all(&questions).await;
+        assert_undisturbed(&questions, &told);
+        assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"lost\"}", 1.0);
+        assert!(fleet.value("arcmesh_requests_replayed_total") > 0.5);
+        assert_count(&fleet, "arcmesh_membership_epoch", 2.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rank_that_falls_silent_is_lost_after_the_deadline_and_changes_no_answer() {
+    let fleet = fleet(2, 60).await;
+    fleet.oracles[1].faults(|faults| faults.silent_in = Some(9));
+    let questions = questions(30);
+    let before = Instant::now();
+    let told = fleet.ask_all(&questions).await;
+    assert_undisturbed(&questions, &told);
+    assert!(before.elapsed() < Duration::from_secs(60));
+    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"deadline\"}", 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rank_that_dies_while_nobody_asks_is_noticed_and_replaced() {
+    let mut fleet = fleet(2, 60).await;
+    let (steps, _) = fleet.oracles[0].steps();
+    fleet.oracles[0].faults(|faults| faults.dies_in = Some(steps + 1));
+    fleet.state.wait_for(|state| !state.is_ready()).await.unwrap();
+    fleet.ready().await;
+    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"lost\"}", 1.0);
+    assert_count(&fleet, "arcmesh_requests_replayed_total", 0.0);
+    let (_, heartbeats) = fleet.oracles[0].steps();
+    assert!(heartbeats >= 2, "an idle group has a heartbeat");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rank_that_stays_away_fails_the_answers_in_time_and_is_welcome_later() {
+    let mut fleet = fleet(2, 200).await;
+    let questions = questions(10);
+    let before = Instant::now();
+    let (told, ()) = tokio::join!(fleet.ask_all(&questions), async {
+        sleep(Duration::from_millis(50)).await;
+        fleet.oracles[1].faults(|faults| faults.away = true);
+    });
+    let waited = before.elapsed();
+    assert!(waited > Duration::from_secs(29) && waited < Duration::from_secs(32), "{waited:?}");
+    for (question, told) in questions.iter().zip(&told) {
+        if told.texts != question.undisturbed() {
+            let message = told.failed.clone().unwrap();
+            assert!(message.contains("rank 1 (oracle 1)"), "{message}");
+        }
+    }
+    let state = fleet.state.borrow_and_update().clone();
+    assert!(matches!(state, EngineState::Away { .. }), "{state:?}");
+    let refused = fleet.submit(&questions[0]).await.unwrap_err();
+    assert!(matches!(refused, SubmitError::NotReady(_)), "{refused:?}");
+
+    fleet.oracles[1].faults(|faults| faults.away = false);
+    fleet.ready().await;
+    let told = fleet.ask_all(&questions).await;
+    assert_undisturbed(&questions, &told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_while_the_group_forms_anew_waits_for_it() {
+    let mut fleet = fleet(2, 200).await;
+    fleet.oracles[1].faults(|faults| faults.away = true);
+    fleet.state.wait_for(|state| !state.is_ready()).await.unwrap();
+    let questions = questions(10);
+    let (told, ()) = tokio::join!(fleet.ask_all(&questions), async {
+        sleep(Duration::from_secs(10)).await;
+        fleet.oracles[1].faults(|faults| faults.away = false);
+    });
+    assert_undisturbed(&questions, &told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ranks_that_differ_once_compute_again() {
+    let fleet = fleet(3, 60).await;
+    fleet.oracles[2].faults(|faults| faults.differs_in = Some(12));
+    let questions = questions(30);
+    let told = fleet.ask_all(&questions).await;
+    assert_undisturbed(&questions, &told);
+    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"wrong\"}", 1.0);
+    assert_count(&fleet, "vllm:corrupted_requests_total", 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_always_comes_out_wrong_is_given_up_after_one_replay() {
+    let fleet = fleet(2, 200).await;
+    fleet.oracles[0].faults(|faults| faults.nan_of = Some(77));
+    let poison = Question { prompt: vec![1, 77], ..Question::new(2, 50) };
+    let told = fleet.ask_all(&[poison]).await;
+    let message = told[0].failed.clone().unwrap();
+    assert!(message.contains("rank 0 (oracle 0): a NaN in layer 3"), "{message}");
+    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"wrong\"}", 2.0);
+    assert_count(&fleet, "vllm:corrupted_requests_total", 1.0);
+    let questions = questions(10);
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_kills_a_rank_every_time_is_given_up() {
+    let fleet = fleet(2, 200).await;
+    fleet.oracles[1].faults(|faults| faults.dies_of = Some(77));
+    let poison = Question { prompt: vec![1, 77], ..Question::new(2, 50) };
+    let told = fleet.ask_all(&[poison]).await;
+    assert!(told[0].failed.is_some());
+    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"lost\"}", 5.0);
+    assert_count(&fleet, "arcmesh_requests_given_up_total", 1.0);
+    let questions = questions(10);
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rank_that_dies_again_and_again_changes_no_answer() {
+    let patience = Patience { reform_max: Duration::from_secs(300), ..Patience::default() };
+    let mut fleet = fleet_with(2, limits(60), patience);
+    fleet.ready().await;
+    let questions = questions(12);
+    let (told, ()) = tokio::join!(fleet.ask_all(&questions), async {
+        // Four times: an answer that is part of five losses counts as their reason.
+        for _ in 0..4 {
+            sleep(Duration::from_millis(300)).await;
+            fleet.oracles[0].faults(|faults| faults.away = true);
+            sleep(Duration::from_secs(3)).await;
+            fleet.oracles[0].faults(|faults| faults.away = false);
+        }
+    });
+    assert_undisturbed(&questions, &told);
+}
