@@ -47,7 +47,7 @@ pub enum Fault {
     #[error(transparent)]
     Device(#[from] BackendError),
     /// A NaN or an infinity where none may be.
-    #[error("a NaN or an infinity in the row that follows token {row} of the step")]
+    #[error("a NaN or an infinity in row {row} of the step")]
     Numeric {
         /// Which row of the batch.
         row: usize,

@@ -1,0 +1,49 @@
+//! Any world gives the same bits.
+
+use fixture::{Architecture, Toy};
+
+use crate::group::{BACKENDS, Group, odd, open, prompt};
+
+#[test]
+fn every_world_gives_the_same_bits_for_every_architecture() {
+    let tokens = prompt(30, 5);
+    for choice in BACKENDS {
+        for toy in Architecture::ALL.map(odd) {
+            let checkpoint = open(&toy);
+            let alone = Group::solo(choice, &checkpoint).logits(&tokens);
+            for world in 2..=4 {
+                let together = Group::new(choice, &checkpoint, &vec![1; world]).logits(&tokens);
+                assert!(same_bits(&alone, &together), "{choice:?}, world {world}, {toy:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn unequal_shares_give_the_same_bits() {
+    let tokens = prompt(30, 6);
+    for choice in BACKENDS {
+        let checkpoint = open(&odd(Architecture::Gemma3));
+        let alone = Group::solo(choice, &checkpoint).logits(&tokens);
+        for shares in [vec![3, 1], vec![1, 2, 9], vec![1, 1, 1, 30, 1]] {
+            let together = Group::new(choice, &checkpoint, &shares).logits(&tokens);
+            assert!(same_bits(&alone, &together), "{choice:?}, shares {shares:?}");
+        }
+    }
+}
+
+#[test]
+fn ranks_without_heads_or_columns_take_part_all_the_same() {
+    let tokens = prompt(20, 7);
+    for choice in BACKENDS {
+        // 4 query heads and 2 segments of the feed-forward over 6 ranks
+        let checkpoint = open(&Toy::new(Architecture::Qwen3));
+        let alone = Group::solo(choice, &checkpoint).logits(&tokens);
+        let together = Group::new(choice, &checkpoint, &[1; 6]).logits(&tokens);
+        assert!(same_bits(&alone, &together), "{choice:?}");
+    }
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
