@@ -94,7 +94,7 @@ impl<'a> Matrix<'a> {
         self.columns / self.kind.block_numbers() * self.kind.block_bytes()
     }
 
-    /// The blocks of row `i`, as they are in the file.
+    /// The blocks of row `i`, as they are in the file: aligned to nothing, not even to their numbers.
     ///
     /// # Panics
     /// When there is no such row.

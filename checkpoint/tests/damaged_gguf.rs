@@ -1,15 +1,16 @@
 //! Broken and hostile GGUF files: one clear error each, and never a panic.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod flip;
+
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use checkpoint::{Checkpoint, CheckpointError, LayerTensor, TensorName};
+use checkpoint::{Checkpoint, CheckpointError};
 use fixture::writer::{Entry, GgufWriter};
 use fixture::{Architecture, Toy};
-use proptest::prelude::{ProptestConfig, any};
-use proptest::test_runner::{RngSeed, TestRunner};
+
+use crate::flip::{flip, read_everything};
 
 /// One layer, so that the header is short.
 fn small(architecture: Architecture) -> Toy {
@@ -35,26 +36,6 @@ fn assert_says(message: &str, wanted: &str) {
     assert!(message.contains(wanted), "{message:?} does not say {wanted:?}");
 }
 
-/// Asks for everything that a file has.
-fn read_everything(checkpoint: &Checkpoint) {
-    let config = checkpoint.config();
-    drop((checkpoint.digest(), checkpoint.chat_template(), checkpoint.template_tokens()));
-    drop(checkpoint.vocabulary());
-    let layers = 0..config.layers.len();
-    let in_layers = layers.flat_map(|layer| {
-        [LayerTensor::Query, LayerTensor::Down, LayerTensor::FeedForwardNorm]
-            .map(|tensor| TensorName::Layer(layer, tensor))
-    });
-    for name in [TensorName::Embedding, TensorName::OutputNorm].into_iter().chain(in_layers) {
-        if let Ok(matrix) = checkpoint.matrix(name) {
-            let mut row = vec![0.0; matrix.columns];
-            matrix.dequantize_row(matrix.rows - 1, &mut row);
-        } else {
-            checkpoint.vector(name).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_file_cut_at_any_byte_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -72,37 +53,13 @@ fn a_file_cut_at_any_byte_is_an_error() {
     }
 }
 
-/// Changes a few bytes of a file's header, sees what comes of it, and puts them back.
-fn flip(path: &Path, header: &[u8], flips: &[(usize, u8)]) {
-    let file = OpenOptions::new().write(true).open(path).unwrap();
-    for (at, value) in flips {
-        file.write_all_at(&[*value], (at % header.len()) as u64).unwrap();
-    }
-    if let Ok(checkpoint) = Checkpoint::open(path) {
-        read_everything(&checkpoint);
-    }
-    file.write_all_at(header, 0).unwrap();
-}
-
 #[test]
 fn flipped_bytes_are_an_error_or_another_model_but_no_panic() {
-    let config = ProptestConfig {
-        cases: 3000,
-        rng_seed: RngSeed::Fixed(11),
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
     let folder = tempfile::tempdir().unwrap();
     for architecture in [Architecture::Llama, Architecture::Gemma3] {
         let toy = small(architecture);
-        let (path, header) =
-            (fixture::gguf(folder.path(), &toy), fixture::gguf_writer(&toy).header());
-        let flips = proptest::collection::vec((any::<usize>(), any::<u8>()), 1..5);
-        let outcome = TestRunner::new(config.clone()).run(&flips, |flips| {
-            flip(&path, &header, &flips);
-            Ok(())
-        });
-        outcome.unwrap();
+        let path = fixture::gguf(folder.path(), &toy);
+        flip(&path, &path, fixture::gguf_writer(&toy).header().len(), 3000);
     }
 }
 

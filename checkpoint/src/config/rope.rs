@@ -169,3 +169,78 @@ fn positive(what: &str, number: f64) -> Result<(), String> {
     // Bounds that keep every quotient and logarithm within f32.
     if (1e-6..=1e12).contains(&number) { Ok(()) } else { Err(format!("{what} is {number}")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Rope, Scaling, Yarn, yarn_attention};
+
+    /// Some frequencies of a head of 128, to six digits.
+    fn assert_near(rope: &Rope, wanted: &[(usize, f32)]) {
+        let found = rope.tabulate(128).unwrap().inverse_frequencies;
+        assert_eq!(found.len(), 64);
+        for &(pair, wanted) in wanted {
+            let error = (found[pair] - wanted).abs() / wanted;
+            assert!(error < 1e-6, "pair {pair} is {}, not {wanted}", found[pair]);
+        }
+    }
+
+    #[test]
+    fn yarn_of_qwen_is_as_llama_cpp_computes_it() {
+        let yarn = Yarn {
+            factor: 4.0,
+            original: 32768.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: true,
+            attention_factor: yarn_attention(4.0, 1.0),
+        };
+        let rope = Rope { base: 1e6, scaling: Scaling::Yarn(yarn) };
+        assert_near(
+            &rope,
+            &[
+                (0, 1.0),
+                (20, 1.333_521_4e-2),
+                (24, 5.375_321_5e-3),
+                (30, 1.064_361e-3),
+                (36, 1.798_411_6e-4),
+                (40, 4.445_698_5e-5),
+                (63, 3.102_344_4e-7),
+            ],
+        );
+        let sharpened = rope.tabulate(128).unwrap().attention_factor;
+        assert!((sharpened - 1.138_629_4).abs() < 1e-6);
+    }
+
+    #[test]
+    fn llama_3_1_is_as_transformers_computes_it() {
+        let scaling = Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 };
+        assert_near(
+            &Rope { base: 500_000.0, scaling },
+            &[
+                (0, 1.0),
+                (20, 1.656_044e-2),
+                (28, 3.211_446e-3),
+                (30, 1.371_893_6e-3),
+                (32, 5.248_461_6e-4),
+                (34, 1.785_078_1e-4),
+                (36, 7.784_655e-5),
+                (63, 3.068_926e-7),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_no_frequency_is_refused() {
+        for base in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Rope { base, scaling: Scaling::None }.tabulate(64).is_err());
+        }
+        let rope = |scaling| Rope { base: 1e4, scaling };
+        assert!(rope(Scaling::Linear { factor: 0.0 }).tabulate(64).is_err());
+        let equal = Scaling::Llama3 { factor: 8.0, low: 4.0, high: 4.0, original: 8192.0 };
+        assert!(rope(equal).tabulate(64).is_err());
+        for each in [vec![1.0; 31], vec![f32::NAN; 32], vec![0.0; 32]] {
+            assert!(rope(Scaling::Factors { factor: 1.0, each }).tabulate(64).is_err());
+        }
+        assert!(rope(Scaling::None).tabulate(usize::MAX).is_err());
+    }
+}
