@@ -150,7 +150,7 @@ impl Checkpoint {
         self.find(name).ok_or_else(|| self.layout.missing(&self.stored_name(name)))
     }
 
-    /// Everything needed is there with its shape, and the layers hold nothing that we would ignore.
+    /// Everything needed is there with its shape, and nothing else is that we would have to ignore.
     fn check_tensors(&self) -> Result<(), CheckpointError> {
         let needed = shapes::needed(&self.config);
         for &(name, shape) in &needed {
@@ -158,7 +158,7 @@ impl Checkpoint {
         }
         let known: HashSet<String> =
             needed.iter().map(|&(name, _)| self.stored_name(name)).collect();
-        let names = self.layout.layer_tensor_names().into_iter();
+        let names = self.layout.decoder_tensor_names().into_iter();
         let Some(strange) = names.filter(|name| !known.contains(*name)).min() else {
             return Ok(());
         };

@@ -104,18 +104,21 @@ impl Layout {
         }
     }
 
-    /// Names of all tensors that layers have, but for tables that we compute ourselves.
-    pub(crate) fn layer_tensor_names(&self) -> Vec<&str> {
+    /// Names of all tensors of the decoder, but for tables that it does without.
+    pub(crate) fn decoder_tensor_names(&self) -> Vec<&str> {
         match self {
+            // Has gone into the rotary frequencies.
             Self::Gguf(gguf) => {
-                gguf.tensor_names().filter(|name| name.starts_with("blk.")).collect()
+                gguf.tensor_names().filter(|name| *name != "rope_freqs.weight").collect()
             }
             Self::Folder(folder) => {
-                let start = format!("{}layers.", folder.tensors.prefix());
-                let in_layer = |name: &&str| {
-                    name.starts_with(&start) && !name.ends_with("rotary_emb.inv_freq")
+                let (prefix, layers) = (folder.tensors.prefix(), "layers.");
+                let start = if prefix.is_empty() { layers } else { prefix };
+                let wanted = |name: &&str| {
+                    name.starts_with(start) && !name.ends_with("rotary_emb.inv_freq")
+                        || name.ends_with("lm_head.bias")
                 };
-                folder.tensors.names().filter(in_layer).collect()
+                folder.tensors.names().filter(wanted).collect()
             }
         }
     }

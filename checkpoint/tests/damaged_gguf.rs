@@ -185,6 +185,10 @@ fn tensors_that_the_model_needs_must_be_there_as_it_needs_them() {
         file.tensor("blk.0.attn_sinks.weight", &[4], checkpoint::BlockKind::F32, &[0; 16]);
     });
     assert_says(&strange, "tensor blk.0.attn_sinks.weight has no place");
+    let bias = broken(|file| {
+        file.tensor("output.bias", &[288], checkpoint::BlockKind::F32, &[0; 4 * 288]);
+    });
+    assert_says(&bias, "tensor output.bias has no place");
     let none = broken(|file| file.tensors.clear());
     assert_says(&none, "tensor token_embd.weight is missing");
 }
