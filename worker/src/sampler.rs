@@ -12,13 +12,15 @@
 //! library's `exp` (they differ between machines), sums in f64 in a fixed order. So a token is the
 //! same whichever machine draws it and however often it is drawn again.
 
-use std::cmp::Ordering;
-
 use crate::batch::Sampling;
 
-/// Likeliest tokens looked at first where top-p or min-p has to find its own end; four times as many
-/// each time they do not suffice. The nucleus of a real model is mostly smaller than this.
-const NUCLEUS_GUESS: usize = 256;
+/// Weights are sorted into buckets by their leading bits, 8 buckets to a factor of 2; the bits of 1,
+/// the largest weight, give the last bucket.
+const BUCKET_SHIFT: u32 = 20;
+const BUCKETS: usize = (0x3f80_0000 >> BUCKET_SHIFT) + 1;
+
+/// Running sums and maxima side by side, as many as make the loop vectorise.
+const LANES: usize = 16;
 
 /// The logits hold a NaN or +∞, or nothing but −∞: no token can be drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,10 +30,32 @@ pub struct NotANumber;
 /// Draws tokens; holds nothing but its working memory.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    /// Weight of each token, `exp((logit − largest) / temperature)`.
+    /// Weight of each token, `exp((logit − largest) / temperature)`: its likelihood over that of the
+    /// likeliest.
     weights: Vec<f32>,
-    /// Token ids, the likeliest first as far as was needed.
-    order: Vec<u32>,
+    buckets: Vec<Bucket>,
+    /// Tokens of one bucket.
+    members: Vec<u32>,
+}
+
+/// Tokens of nearly the same weight.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bucket {
+    count: usize,
+    sum: f64,
+}
+
+/// The last of the tokens that are kept: the likelier ones, of equals those with lower ids.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    weight: f32,
+    id: u32,
+}
+
+impl Last {
+    fn keeps(self, id: u32, weight: f32) -> bool {
+        weight > self.weight || (weight == self.weight && id <= self.id)
+    }
 }
 
 impl Sampler {
@@ -45,120 +69,135 @@ impl Sampler {
         sampling: &Sampling,
         position: u32,
     ) -> Result<u32, NotANumber> {
-        let likeliest = likeliest(logits)?;
+        let largest = largest(logits).ok_or(NotANumber)?;
         if sampling.temperature == 0.0 || sampling.top_k == 1 {
-            return Ok(likeliest);
+            let id = logits.iter().position(|&logit| logit == largest);
+            return Ok(token(id.expect("it is one of them")));
         }
-        let largest = logits[likeliest as usize];
-        let at = unit(sampling.seed, position);
-        if sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0 {
-            self.weigh(logits, largest, sampling.temperature);
-            let total = sum(self.weights.iter().copied());
-            let tokens = 0..token(logits.len());
-            return Ok(draw(tokens, &self.weights, total, at));
-        }
-        let count = self.keep(logits, largest, sampling);
-        let kept = &self.order[..count];
-        let total = sum(kept.iter().map(|&id| self.weights[id as usize]));
-        Ok(draw(kept.iter().copied(), &self.weights, total, at))
-    }
-
-    /// How many tokens top-k, top-p and min-p leave; they stand first in `order`, the likeliest first.
-    fn keep(&mut self, logits: &[f32], largest: f32, sampling: &Sampling) -> usize {
-        self.weigh(logits, largest, sampling.temperature);
-        self.order.clear();
-        self.order.extend(0..token(logits.len()));
-        let mut count = logits.len();
-        let mut sorted = 0;
-        let mut among = sum(self.weights.iter().copied());
-        if sampling.top_k > 0 {
-            count = count.min(sampling.top_k as usize);
-            sorted = count;
-            self.sort_first(sorted, logits);
-            among = sum(self.order[..count].iter().map(|&id| self.weights[id as usize]));
-        }
-        loop {
-            if let Some(end) = self.end(&self.order[..sorted], among, sampling) {
-                return end;
-            }
-            if sorted == count {
-                return count;
-            }
-            sorted = (sorted * 4).max(NUCLEUS_GUESS).min(count);
-            self.sort_first(sorted, logits);
-        }
-    }
-
-    fn weigh(&mut self, logits: &[f32], largest: f32, temperature: f32) {
         self.weights.clear();
-        self.weights.extend(logits.iter().map(|&logit| exp((logit - largest) / temperature)));
+        let weight = |&logit: &f32| exp((logit - largest) / sampling.temperature);
+        self.weights.extend(logits.iter().map(weight));
+        let kept = self.keep(sampling);
+        Ok(self.draw(kept, unit(sampling.seed, position)))
     }
 
-    /// Puts the `count` likeliest in front, in order.
-    fn sort_first(&mut self, count: usize, logits: &[f32]) {
-        let likelier = |a: &u32, b: &u32| {
-            let (first, second) = (logits[*a as usize], logits[*b as usize]);
-            second.partial_cmp(&first).unwrap_or(Ordering::Equal).then(a.cmp(b))
-        };
-        if count < self.order.len() {
-            self.order.select_nth_unstable_by(count, likelier);
+    /// What top-k, top-p and min-p leave.
+    fn keep(&mut self, sampling: &Sampling) -> Last {
+        let mut last = Last { weight: 0.0, id: u32::MAX };
+        let top_k = sampling.top_k as usize;
+        if top_k > 0 && top_k < self.weights.len() {
+            last = self.fewest(last, |count, _| count >= top_k);
         }
-        self.order[..count].sort_unstable_by(likelier);
+        if sampling.top_p < 1.0 {
+            let enough = f64::from(sampling.top_p) * self.total(last);
+            last = self.fewest(last, |_, sum| sum >= enough);
+        }
+        if sampling.min_p > last.weight {
+            last = Last { weight: sampling.min_p, id: u32::MAX };
+        }
+        last
     }
 
-    /// How many of `sorted`, the likeliest tokens in order, top-p and min-p keep, if the end is among
-    /// them. `among` is the weight of all that top-p counts.
-    fn end(&self, sorted: &[u32], among: f64, sampling: &Sampling) -> Option<usize> {
-        let wanted =
-            if sampling.top_p < 1.0 { f64::from(sampling.top_p) * among } else { f64::INFINITY };
-        let mut so_far = 0.0;
-        for (index, &id) in sorted.iter().enumerate() {
-            // the likeliest weighs 1, so that a weight is its ratio to the likeliest
-            let weight = self.weights[id as usize];
-            if index > 0 && (so_far >= wanted || weight < sampling.min_p) {
-                return Some(index);
+    /// The fewest of the likeliest tokens that are `enough`, given how many they are and what they
+    /// weigh together. Only the bucket in which they end is sorted.
+    fn fewest(&mut self, kept: Last, enough: impl Fn(usize, f64) -> bool) -> Last {
+        self.fill_buckets(kept);
+        let (mut count, mut sum) = (0, 0.0);
+        for (index, bucket) in self.buckets.iter().enumerate().rev() {
+            if bucket.count > 0 && enough(count + bucket.count, sum + bucket.sum) {
+                return self.end_within(index, kept, |within, weight| {
+                    enough(count + within, sum + weight)
+                });
             }
-            so_far += f64::from(weight);
+            count += bucket.count;
+            sum += bucket.sum;
         }
-        None
+        kept
     }
-}
 
-/// The token with the highest logit, of equals the lowest id.
-fn likeliest(logits: &[f32]) -> Result<u32, NotANumber> {
-    let mut best = None;
-    let mut largest = f32::NEG_INFINITY;
-    let mut sound = true;
-    for (id, &logit) in logits.iter().enumerate() {
-        sound &= logit < f32::INFINITY; // false for a NaN too
-        if logit > largest {
-            largest = logit;
-            best = Some(id);
+    fn fill_buckets(&mut self, kept: Last) {
+        self.buckets.clear();
+        self.buckets.resize(BUCKETS, Bucket::default());
+        for (id, &weight) in (0..).zip(&self.weights) {
+            if kept.keeps(id, weight) {
+                let bucket = &mut self.buckets[bucket_of(weight)];
+                bucket.count += 1;
+                bucket.sum += f64::from(weight);
+            }
         }
     }
-    best.filter(|_| sound).map(token).ok_or(NotANumber)
-}
 
-/// The token in whose stretch of `0..total` the point `at × total` falls.
-fn draw(tokens: impl Iterator<Item = u32>, weights: &[f32], total: f64, at: f64) -> u32 {
-    let target = at * total;
-    let mut so_far = 0.0;
-    let mut last = 0;
-    for id in tokens {
-        let weight = weights[id as usize];
-        if weight > 0.0 {
-            so_far += f64::from(weight);
-            last = id;
-            if target < so_far {
+    fn end_within(
+        &mut self,
+        bucket: usize,
+        kept: Last,
+        enough: impl Fn(usize, f64) -> bool,
+    ) -> Last {
+        let Self { weights, members, .. } = self;
+        let weight_of = |id: u32| weights[id as usize];
+        let inside =
+            |&id: &u32| bucket_of(weight_of(id)) == bucket && kept.keeps(id, weight_of(id));
+        members.clear();
+        members.extend((0..token(weights.len())).filter(inside));
+        // weights are not negative, so that their bits are in their order
+        members.sort_unstable_by_key(|&id| (!weight_of(id).to_bits(), id));
+        let mut sum = 0.0;
+        let mut last = kept;
+        for (index, &id) in members.iter().enumerate() {
+            sum += f64::from(weight_of(id));
+            last = Last { weight: weight_of(id), id };
+            if enough(index + 1, sum) {
                 break;
             }
         }
+        last
     }
-    last
+
+    /// What the tokens that are kept weigh together.
+    fn total(&self, kept: Last) -> f64 {
+        let mut lanes = [0.0; LANES];
+        for (chunk, first) in self.weights.chunks(LANES).zip((0..).step_by(LANES)) {
+            for ((lane, &weight), id) in lanes.iter_mut().zip(chunk).zip(first..) {
+                *lane += if kept.keeps(id, weight) { f64::from(weight) } else { 0.0 };
+            }
+        }
+        lanes.iter().sum()
+    }
+
+    /// The token in whose stretch of what is kept the point `at` of `0..1` falls.
+    fn draw(&self, kept: Last, at: f64) -> u32 {
+        let target = at * self.total(kept);
+        let mut so_far = 0.0;
+        let mut drawn = 0;
+        for (id, &weight) in (0..).zip(&self.weights) {
+            if weight > 0.0 && kept.keeps(id, weight) {
+                so_far += f64::from(weight);
+                drawn = id;
+                if target < so_far {
+                    break;
+                }
+            }
+        }
+        drawn
+    }
 }
 
-fn sum(weights: impl Iterator<Item = f32>) -> f64 {
-    weights.map(f64::from).sum()
+/// The highest logit, unless one of them is no number or all are −∞.
+fn largest(logits: &[f32]) -> Option<f32> {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let mut sound = [true; LANES];
+    for chunk in logits.chunks(LANES) {
+        for ((lane, sound), &logit) in lanes.iter_mut().zip(&mut sound).zip(chunk) {
+            *lane = if logit > *lane { logit } else { *lane };
+            *sound &= logit < f32::INFINITY; // false for a NaN too
+        }
+    }
+    let largest = lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    (sound.iter().all(|&sound| sound) && largest > f32::NEG_INFINITY).then_some(largest)
+}
+
+fn bucket_of(weight: f32) -> usize {
+    (weight.to_bits() >> BUCKET_SHIFT) as usize
 }
 
 fn token(id: usize) -> u32 {
@@ -184,21 +223,20 @@ fn mix(seed: u64) -> u64 {
 /// `eˣ` for x ≤ 0, of additions and multiplications only: the same bits on every machine, and a loop
 /// over it vectorises. Within 3 units in the last place; 0 below −87, where f32 has no room left.
 fn exp(x: f32) -> f32 {
-    if x < -87.0 {
-        return 0.0;
-    }
-    let twos = (x * std::f32::consts::LOG2_E).round_ties_even();
+    /// Added to a small number, leaves it rounded to an integer in the lowest bits: 1.5 × 2²³.
+    const ROUND: f32 = 12_582_912.0;
+    let small = if x > -87.0 { x } else { -87.0 };
+    let shifted = small * std::f32::consts::LOG2_E + ROUND;
+    let twos = shifted - ROUND;
     // ln 2 in two parts, so that the rest keeps its low bits
-    let rest = (x - twos * 0.693_359_4) - twos * -2.121_944_4e-4;
+    let rest = (small - twos * 0.693_359_4) - twos * -2.121_944_4e-4;
     let mut power = 1.0 / 5040.0;
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         power = power * rest + coefficient;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "an integer from −126 to 0")]
-    let exponent = twos as i32;
-    #[expect(clippy::cast_sign_loss, reason = "from 1 to 127")]
-    let scale = f32::from_bits(((exponent + 127) as u32) << 23);
-    power * scale
+    // 2 to that integer: its low bits, moved to where f32 has its exponent
+    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    if x < -87.0 { 0.0 } else { power * scale }
 }
 
 #[cfg(test)]
