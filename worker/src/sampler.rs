@@ -241,6 +241,8 @@ fn exp(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn sampling() -> Sampling {
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nucleus_wider_than_the_first_guess_is_found() {
+    fn a_nucleus_of_half_the_vocabulary_is_half_the_vocabulary() {
         let even = vec![0.0; 4000];
         let half = Sampling { top_p: 0.5, ..sampling() };
         let drawn: Vec<u32> = (0..500).map(|at| sample(&even, half, at)).collect();
@@ -395,5 +397,51 @@ mod tests {
         }
         assert_eq!(exp(0.0), 1.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+    }
+
+    /// The same by sorting everything.
+    fn kept_by_sorting(weights: &[f32], sampling: &Sampling) -> Vec<u32> {
+        let weight_of = |id: &u32| weights[*id as usize];
+        let mut order: Vec<u32> = (0..token(weights.len())).collect();
+        order.sort_by(|a, b| weight_of(b).total_cmp(&weight_of(a)).then(a.cmp(b)));
+        if sampling.top_k > 0 {
+            order.truncate(sampling.top_k as usize);
+        }
+        let total: f64 = order.iter().map(|id| f64::from(weight_of(id))).sum();
+        let mut sum = 0.0;
+        let mut count = 0;
+        while count < order.len() && (count == 0 || sum < f64::from(sampling.top_p) * total) {
+            sum += f64::from(weight_of(&order[count]));
+            count += 1;
+        }
+        if sampling.top_p < 1.0 {
+            order.truncate(count);
+        }
+        order.retain(|id| weight_of(id) >= sampling.min_p);
+        order.sort_unstable();
+        order
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_cut_where_sorting_would(
+            logits in prop::collection::vec(prop_oneof![-20_f32..0.0, Just(-1.5)], 1..400),
+            temperature in 0.2_f32..3.0,
+            top_p in prop_oneof![0.01_f32..1.0, Just(1.0)],
+            top_k in 0_u32..50,
+            min_p in prop_oneof![0.0_f32..1.0, Just(0.0)],
+        ) {
+            let with = Sampling { temperature, top_p, top_k, min_p, seed: 1 };
+            let mut sampler = Sampler::default();
+            let largest = largest(&logits).unwrap();
+            sampler.weights = logits.iter().map(|l| exp((l - largest) / temperature)).collect();
+            let last = sampler.keep(&with);
+            let kept: Vec<u32> = (0..)
+                .zip(&sampler.weights)
+                .filter(|&(id, &weight)| last.keeps(id, weight))
+                .map(|(id, _)| id)
+                .collect();
+            prop_assert_eq!(kept, kept_by_sorting(&sampler.weights, &with));
+        }
     }
 }
