@@ -4,8 +4,11 @@
 //! is 20 × the slowest of its class's last 64 steps, and never under 2 s: a shared machine
 //! may pause a process that long. A class that has not been seen yet is judged by the nearest one
 //! that has, in proportion to its tokens, and gets 10 s at least, as its first step touches fresh memory.
-//! Before anything was measured, and at most, a step has `step_max`. A deadline that passed
-//! counts as a measurement: if it was too tight, the next one is not.
+//! A heartbeat computes next to nothing: no other step is judged by it. Before anything was measured,
+//! and at most, a step has `step_max`. A deadline that passed counts as a measurement: if it was too
+//! tight, the next one is not.
+//!
+//! A rank in another process that is stopped, or out of reach, is noticed sooner, by its connection.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -43,7 +46,7 @@ impl Deadlines {
         let (time, least) = if let Some(time) = slowest(class) {
             (time, KNOWN_MIN)
         } else {
-            let smaller = (0..class).rev().find_map(|near| Some((near, slowest(near)?)));
+            let smaller = (1..class).rev().find_map(|near| Some((near, slowest(near)?)));
             let larger = (class + 1..CLASSES).find_map(|near| Some((near, slowest(near)?)));
             match (smaller, larger) {
                 (Some((near, time)), _) => {
@@ -89,8 +92,11 @@ mod tests {
         let mut deadlines = Deadlines::new(MAX);
         assert_eq!(deadlines.deadline(512), MAX);
         deadlines.measured(0, seconds(0.001));
-        assert_eq!(deadlines.deadline(1), seconds(10.0));
-        assert_eq!(deadlines.deadline(512), seconds(0.001 * 20.0 * 1024.0));
+        assert_eq!(deadlines.deadline(512), MAX, "a heartbeat says nothing about a prefill");
+        deadlines.measured(1, seconds(0.001));
+        assert_eq!(deadlines.deadline(1), seconds(2.0));
+        assert_eq!(deadlines.deadline(3), seconds(10.0));
+        assert_eq!(deadlines.deadline(512), seconds(0.001 * 20.0 * 512.0));
         assert_eq!(deadlines.deadline(usize::MAX), MAX);
     }
 

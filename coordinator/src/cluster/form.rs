@@ -177,9 +177,15 @@ async fn load<F: Fn(u64, u64)>(
 ) -> Result<Loaded, ClusterError> {
     let (progress, mut told) = mpsc::channel(PROGRESS_UNREAD);
     let (reply, mut answer) = oneshot::channel();
+    let silent = || {
+        let what = format!("no progress in loading for {} s", silence_max.as_secs());
+        lost(rank, member, "deadline", what)
+    };
     let asked = member.requests.send(MemberRequest::Load { request, progress, reply });
-    if !matches!(timeout(silence_max, asked).await, Ok(Ok(()))) {
-        return Err(gone(rank, member));
+    match timeout(silence_max, asked).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return Err(gone(rank, member)),
+        Err(_) => return Err(silent()),
     }
     loop {
         tokio::select! {
@@ -191,10 +197,7 @@ async fn load<F: Fn(u64, u64)>(
                     Err(_) => Err(gone(rank, member)),
                 };
             }
-            () = sleep(silence_max) => {
-                let what = format!("no progress in loading for {} s", silence_max.as_secs());
-                return Err(lost(rank, member, "deadline", what));
-            }
+            () = sleep(silence_max) => return Err(silent()),
         }
     }
 }
@@ -219,7 +222,7 @@ fn reserved(members: &[Member], loaded: &[Loaded]) -> Result<Reserved, ClusterEr
 }
 
 fn gone(rank: usize, member: &Member) -> ClusterError {
-    lost(rank, member, "lost", "the rank is gone".to_owned())
+    ClusterError::Ended { rank, name: member.name.clone() }
 }
 
 fn lost(rank: usize, member: &Member, cause: &'static str, what: String) -> ClusterError {

@@ -34,6 +34,14 @@ pub enum ClusterError {
     /// The step came out wrong: form anew, compute again once, then give up on its groups.
     #[error("{0}")]
     Wrong(String),
+    /// A rank of this process has ended and cannot come back: end too, and be started anew.
+    #[error("rank {rank} ({name}) has ended")]
+    Ended {
+        /// Which rank.
+        rank: usize,
+        /// Its name.
+        name: String,
+    },
     /// These ranks cannot be one group: a person has to change something.
     #[error("{0}")]
     Unusable(String),
@@ -45,6 +53,7 @@ impl ClusterError {
     pub const fn cause(&self) -> &'static str {
         match self {
             Self::Lost { cause, .. } => cause,
+            Self::Ended { .. } => "lost",
             Self::Wrong(_) | Self::Unusable(_) => "wrong",
         }
     }

@@ -36,7 +36,9 @@ pub(super) async fn first_group(
             let members = Arc::from(setup.members.as_slice());
             match form(members, wish.clone(), attempt, progress).await {
                 Ok(group) => return Ok(group),
-                Err(ClusterError::Unusable(what)) => return Err(ClusterError::Unusable(what)),
+                Err(error @ (ClusterError::Unusable(_) | ClusterError::Ended { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     let text = error.to_string();
                     if text != said {

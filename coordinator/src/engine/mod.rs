@@ -136,24 +136,24 @@ async fn run(
         setup,
     };
     engine.say_ready();
-    engine.run().await;
-    Ok(())
+    engine.run().await
 }
 
 impl Engine {
-    async fn run(&mut self) {
+    async fn run(&mut self) -> Result<(), EngineError> {
         while !(self.drain_until.is_some() && self.groups.is_empty()) {
             match self.next().await {
                 Happened::Asked(input) => self.asked(input),
                 Happened::Done(Done::Step(step, result)) => self.stepped(&step, result),
                 Happened::Done(Done::Heartbeat(deadline, result)) => self.beaten(deadline, result),
-                Happened::Done(Done::Formed(result)) => self.formed(result),
+                Happened::Done(Done::Formed(result)) => self.formed(result)?,
                 Happened::Shutdown => self.drain(),
                 Happened::Tick => self.tick(),
             }
             self.start_work();
             self.tell_stats();
         }
+        Ok(())
     }
 
     /// Waits for exactly one thing. Questions come first: a step that is started after this one

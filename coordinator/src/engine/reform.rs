@@ -85,8 +85,11 @@ impl Engine {
         self.work = Some(async move { Done::Formed(forming.await) }.boxed());
     }
 
-    /// An attempt to form has ended.
-    pub(super) fn formed(&mut self, result: Result<Group, ClusterError>) {
+    /// An attempt to form has ended. An error ends the engine.
+    pub(super) fn formed(
+        &mut self,
+        result: Result<Group, ClusterError>,
+    ) -> Result<(), ClusterError> {
         let enough = |group: Group| {
             if group.blocks >= self.capacity.blocks {
                 return Ok(group);
@@ -100,14 +103,20 @@ impl Engine {
                 self.heartbeat_at = Instant::now() + self.setup.patience.heartbeat_every;
                 self.say_ready();
             }
+            Err(error @ ClusterError::Ended { .. }) => {
+                self.fail_all(&format!("a worker was lost for good: {error}"));
+                self.tell_stats();
+                return Err(error);
+            }
             Err(error) => {
-                let Phase::Reforming(reform) = &mut self.phase else { return };
+                let Phase::Reforming(reform) = &mut self.phase else { return Ok(()) };
                 tracing::warn!("the group of workers cannot form yet: {error}");
                 reform.cause = error.to_string();
                 reform.retry_at = Instant::now() + reform.back_off;
                 reform.back_off = (reform.back_off * 2).min(BACK_OFF_MAX);
             }
         }
+        Ok(())
     }
 
     /// Nobody waits for a rank for ever.

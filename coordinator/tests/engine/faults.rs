@@ -104,6 +104,28 @@ async fn ranks_that_differ_once_compute_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reply_of_the_wrong_shape_is_not_believed() {
+    for rank in [0, 1] {
+        let fleet = fleet(2, 60).await;
+        fleet.oracles[rank].faults(|faults| faults.garbles_in = Some(12));
+        let questions = questions(30);
+        let told = fleet.ask_all(&questions).await;
+        assert_undisturbed(&questions, &told);
+        assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"wrong\"}", 1.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rank_of_this_process_that_ends_fails_all_answers_and_ends_the_engine() {
+    let fleet = fleet(2, 60).await;
+    fleet.oracles[1].faults(|faults| faults.ends_in = Some(5));
+    let told = fleet.ask_all(&questions(10)).await;
+    let message = told[9].failed.clone().unwrap();
+    assert!(message.contains("rank 1 (oracle 1) has ended"), "{message}");
+    assert!(fleet.task.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_question_that_always_comes_out_wrong_is_given_up_after_one_replay() {
     let fleet = fleet(2, 200).await;
     fleet.oracles[0].faults(|faults| faults.nan_of = Some(77));

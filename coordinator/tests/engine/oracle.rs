@@ -28,6 +28,10 @@ pub(crate) struct Faults {
     pub(crate) silent_in: Option<u64>,
     /// Computes other numbers in this step.
     pub(crate) differs_in: Option<u64>,
+    /// Gives a token too many in this step.
+    pub(crate) garbles_in: Option<u64>,
+    /// Ends in this step, as a thread does that panics.
+    pub(crate) ends_in: Option<u64>,
     /// Dies whenever a slice has this token.
     pub(crate) dies_of: Option<u32>,
     /// Finds a NaN whenever a slice has this token.
@@ -103,12 +107,21 @@ impl Oracle {
                     }
                     drop(reply.send(self.load(&request)));
                 }
-                MemberRequest::Step { request, mut reply } => match self.step(&request).await {
-                    Some(answer) => drop(reply.send(answer)),
-                    None => reply.closed().await,
-                },
+                MemberRequest::Step { request, mut reply } => {
+                    let answer = self.step(&request).await;
+                    match answer {
+                        _ if self.has_ended() => return,
+                        Some(answer) => drop(reply.send(answer)),
+                        None => reply.closed().await,
+                    }
+                }
             }
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        let state = self.state();
+        state.faults.ends_in == Some(state.steps)
     }
 
     pub(crate) fn describe(&self) -> Result<Description, MemberError> {
@@ -173,6 +186,9 @@ impl Oracle {
         let mut reply = state.run(request);
         if has(faults.nan_of) {
             reply.failure = Some(failure(Kind::Numeric, "a NaN in layer 3".to_owned()));
+        }
+        if faults.garbles_in == Some(nth) {
+            reply.tokens.push(1);
         }
         reply.digest ^= u64::from(faults.differs_in == Some(nth));
         Some(Ok(reply))
