@@ -157,6 +157,7 @@ fn declare_facts(registry: &Registry, both: &Declare<'_>) {
 }
 
 impl Steps {
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     pub(super) fn declare(registry: &Registry, model_name: &str) -> Self {
         let both = labelled(registry, model_name, true);
         let old = labelled(registry, model_name, false);
