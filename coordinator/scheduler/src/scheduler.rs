@@ -106,18 +106,16 @@ impl Scheduler {
     /// The next step; none when nothing waits and nothing runs.
     ///
     /// Every sequence that runs has at least one token in it. Unfinished prompts share the rest, the
-    /// oldest first, and then groups that wait are admitted. When blocks run out the youngest
-    /// group gives way, and nobody is admitted in that step.
+    /// oldest first, and then groups that wait are admitted. When blocks run out, the youngest group
+    /// gives way.
     ///
     /// # Panics
     /// When the step before has not been committed.
     pub fn plan(&mut self, now: Time) -> Option<StepPlan> {
         assert!(self.in_flight.is_none(), "plan and commit alternate");
         let mut copies = Vec::new();
-        let all_stay = self.make_room(&mut copies);
-        if all_stay {
-            self.admit(&mut copies);
-        }
+        self.make_room(&mut copies);
+        self.admit(&mut copies);
         let slices = self.slices(now);
         if slices.is_empty() {
             assert!(self.waiting.is_empty(), "the oldest group can always run");
@@ -184,27 +182,25 @@ impl Scheduler {
         }
     }
 
-    /// Gives every group that runs the blocks for all its tokens, the oldest first. True: nobody had
-    /// to give way for it.
-    fn make_room(&mut self, copies: &mut Vec<BlockPair>) -> bool {
+    /// Gives every group that runs the blocks for all its tokens, the oldest first. While there are
+    /// too few, the youngest gives way. It is not admitted again in the same step: what it
+    /// gave back and nobody took is always less than what it held.
+    fn make_room(&mut self, copies: &mut Vec<BlockPair>) {
         let mut settled = 0;
-        let mut all_stay = true;
         while settled < self.running.len() {
             let copied = copies.len();
             while !self.running[settled].reserve(&mut self.pool, copies) {
                 assert!(self.running.len() > 1, "a group that runs alone has the blocks it needs");
                 self.suspend_youngest();
                 self.preemptions_recompute += 1;
-                all_stay = false;
                 if settled == self.running.len() {
                     // It was itself the youngest: what it has copied so far goes with it.
                     copies.truncate(copied);
-                    return all_stay;
+                    return;
                 }
             }
             settled += 1;
         }
-        all_stay
     }
 
     /// Lets groups in, in order of arrival, while there are tokens, sequences and blocks for the

@@ -189,7 +189,6 @@ impl Run {
             let ends = count == self.answers[&group];
             tokens.push(if ends { END } else { TokenId(100 * (index + 1) + count) });
         }
-        self.line("done".to_owned());
         let events = self.scheduler.commit(Outcome::Done(tokens), self.now);
         self.events(&events);
     }
@@ -199,17 +198,17 @@ impl Run {
             let line = match event {
                 Event::Token { sequence, token } => {
                     *self.generated.entry(*sequence).or_insert(0) += 1;
-                    format!("  {} + {}", self.name(*sequence), token.0)
+                    format!("> {} + {}", self.name(*sequence), token.0)
                 }
                 Event::SequenceFinished { sequence, reason, generated } => {
                     let reason = match reason {
                         FinishReason::Stop(Some(token)) => format!("stop at {}", token.0),
                         other => format!("{other:?}"),
                     };
-                    format!("  {} ends: {reason}, {} tokens", self.name(*sequence), generated.0)
+                    format!("> {} ends: {reason}, {} tokens", self.name(*sequence), generated.0)
                 }
                 Event::GroupFinished { group, times } => {
-                    format!("  group {} ends, preempted {}", self.names[group], times.preemptions)
+                    format!("> group {} ends, preempted {}", self.names[group], times.preemptions)
                 }
             };
             self.line(line);

@@ -1,0 +1,279 @@
+//! A scheduler, an oracle that runs its steps, and what is known about every group.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use scheduler::{
+    BlockCount, CancelReason, Event, FinishReason, GroupId, LengthLimit, Limits, NewGroup, Outcome,
+    Refusal, Scheduler, SequenceId, StepId, StepPlan, Time, TokenId,
+};
+
+use crate::oracle::{self, Oracle};
+
+/// What may happen. Planning while a step is in flight and committing when none is do nothing.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    Submit(NewGroup),
+    Cancel(usize, CancelReason),
+    Plan,
+    Commit,
+    Lost,
+}
+
+/// How often it came to what the tests are about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Met {
+    pub(crate) preemptions: u64,
+    pub(crate) losses: u64,
+    pub(crate) copies: usize,
+    pub(crate) cut_prompts: usize,
+    pub(crate) cancelled_in_flight: usize,
+    pub(crate) refusals: [usize; 4],
+    pub(crate) stops: usize,
+    pub(crate) lengths: [usize; 3],
+}
+
+pub(crate) struct World {
+    pub(crate) met: Met,
+    scheduler: Scheduler,
+    oracle: Oracle,
+    in_flight: Option<StepPlan>,
+    last_step: StepId,
+    groups: BTreeMap<GroupId, Known>,
+    /// More steps than this can't be needed to end all that was accepted.
+    steps_max: usize,
+    now: Time,
+}
+
+struct Known {
+    group: NewGroup,
+    answers: Vec<Vec<TokenId>>,
+    ends: Vec<Option<FinishReason>>,
+    cancelled: bool,
+    finished: bool,
+}
+
+impl Met {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.preemptions += other.preemptions;
+        self.losses += other.losses;
+        self.copies += other.copies;
+        self.cut_prompts += other.cut_prompts;
+        self.cancelled_in_flight += other.cancelled_in_flight;
+        self.stops += other.stops;
+        for (sum, more) in self.refusals.iter_mut().zip(other.refusals) {
+            *sum += more;
+        }
+        for (sum, more) in self.lengths.iter_mut().zip(other.lengths) {
+            *sum += more;
+        }
+    }
+
+    /// Whether it came to everything, more than a few times.
+    pub(crate) fn everything(&self) -> bool {
+        let counts = [self.copies, self.cut_prompts, self.cancelled_in_flight, self.stops];
+        let counts = counts.iter().chain(&self.refusals).chain(&self.lengths);
+        counts.copied().min() > Some(20) && self.preemptions > 20 && self.losses > 20
+    }
+}
+
+impl World {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            met: Met::default(),
+            oracle: Oracle::new(&limits),
+            scheduler: Scheduler::new(limits).unwrap(),
+            in_flight: None,
+            last_step: StepId(0),
+            groups: BTreeMap::new(),
+            steps_max: 0,
+            now: Time::default(),
+        }
+    }
+
+    pub(crate) fn apply(&mut self, action: Action) {
+        self.now.0 += Duration::from_millis(1);
+        match action {
+            Action::Submit(group) => self.submit(group),
+            Action::Cancel(which, reason) => self.cancel(which, reason),
+            Action::Plan => self.plan(),
+            Action::Commit => self.commit(),
+            Action::Lost => self.lose(),
+        }
+        self.check_stats();
+    }
+
+    /// Lets everything end.
+    pub(crate) fn drain(&mut self) {
+        self.commit();
+        for _ in 0..=self.steps_max {
+            self.plan();
+            self.commit();
+        }
+        self.check_stats();
+        let stats = self.scheduler.stats();
+        assert_eq!((stats.waiting, stats.running), (0, 0), "too many steps: {stats:?}");
+        assert_eq!(stats.blocks_held, BlockCount(0), "every block comes back");
+        self.met.preemptions = stats.preemptions_recompute;
+        let limits = self.scheduler.limits();
+        for known in self.groups.values() {
+            assert!(known.finished, "what was accepted ends");
+            for (index, (answer, end)) in (0..).zip(known.answers.iter().zip(&known.ends)) {
+                let (expected, expected_end) = oracle::undisturbed(&known.group, index, limits);
+                if known.cancelled && answer.len() < expected.len() {
+                    assert_eq!(*answer, expected[..answer.len()], "a part of the same answer");
+                } else {
+                    assert_eq!((answer, *end), (&expected, Some(expected_end)));
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, group: NewGroup) {
+        let limits = self.scheduler.limits().clone();
+        let length = group.prompt.len() + 1;
+        let alone = NewGroup { sequences: 1, ..group.clone() };
+        let too_long =
+            || length > limits.model_len_max.0 as usize || !oracle::fits(&alone, length, &limits);
+        let too_many = || {
+            let runs = limits.sequences_max.min(limits.step_tokens_max.0);
+            group.sequences > runs || !oracle::fits(&group, length, &limits)
+        };
+        let full = self.scheduler.stats().waiting >= limits.waiting_max;
+        let result = self.scheduler.submit(group.clone(), self.now);
+        let refusal = match result {
+            Ok(id) => {
+                assert!(!group.prompt.is_empty() && !too_long() && !too_many() && !full);
+                let sequences = group.sequences as usize;
+                self.steps_max += length + limits.model_len_max.0 as usize;
+                let answers = vec![Vec::new(); sequences];
+                let ends = vec![None; sequences];
+                let known = Known { group, answers, ends, cancelled: false, finished: false };
+                assert!(self.groups.insert(id, known).is_none(), "an id is never used twice");
+                return;
+            }
+            Err(Refusal::Empty) => (group.prompt.is_empty(), 0),
+            Err(Refusal::TooLong { .. }) => (too_long(), 1),
+            Err(Refusal::TooManySequences { .. }) => (too_many(), 2),
+            Err(Refusal::QueueFull { .. }) => (full, 3),
+        };
+        assert!(refusal.0, "refused for nothing: {group:?}");
+        self.met.refusals[refusal.1] += 1;
+    }
+
+    fn cancel(&mut self, which: usize, reason: CancelReason) {
+        let Some(id) = self.groups.keys().nth(which % (self.groups.len() + 1)).copied() else {
+            return assert!(self.scheduler.cancel(GroupId(u64::MAX), reason, self.now).is_empty());
+        };
+        let was_finished = self.groups[&id].finished;
+        let flies = |plan: &StepPlan| plan.slices.iter().any(|slice| slice.sequence.group == id);
+        if !was_finished && self.in_flight.as_ref().is_some_and(flies) {
+            self.met.cancelled_in_flight += 1;
+        }
+        let events = self.scheduler.cancel(id, reason, self.now);
+        assert_eq!(events.is_empty(), was_finished, "who has ended is not cancelled");
+        let known = self.groups.get_mut(&id).unwrap();
+        known.cancelled |= !was_finished;
+        self.take(&events);
+        assert!(self.groups[&id].finished);
+    }
+
+    fn plan(&mut self) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        let Some(plan) = self.scheduler.plan(self.now) else {
+            assert!(self.groups.values().all(|known| known.finished), "somebody could run");
+            return;
+        };
+        self.check_plan(&plan);
+        self.last_step = plan.id;
+        self.met.copies += plan.copies.len();
+        self.met.cut_prompts += plan.slices.iter().filter(|slice| slice.sampling.is_none()).count();
+        self.in_flight = Some(plan);
+    }
+
+    /// The step runs as late as it can: after everything that happened while it was in flight.
+    fn commit(&mut self) {
+        let Some(plan) = self.in_flight.take() else { return };
+        let tokens = self.oracle.run(&plan);
+        let events = self.scheduler.commit(Outcome::Done(tokens), self.now);
+        self.take(&events);
+    }
+
+    fn lose(&mut self) {
+        self.met.losses += 1;
+        self.in_flight = None;
+        self.oracle.lose();
+        assert!(self.scheduler.commit(Outcome::Lost, self.now).is_empty());
+    }
+
+    fn check_plan(&self, plan: &StepPlan) {
+        let limits = self.scheduler.limits();
+        assert_eq!(plan.id.0, self.last_step.0 + 1, "steps are counted");
+        assert!(!plan.slices.is_empty());
+        assert!(plan.slices.len() <= limits.sequences_max as usize);
+        let tokens: usize = plan.slices.iter().map(|slice| slice.tokens.len()).sum();
+        assert!(tokens <= limits.step_tokens_max.0 as usize);
+        assert!(plan.blocks_held <= limits.blocks);
+        assert!(plan.slices.is_sorted_by(|a, b| a.sequence < b.sequence), "one slice a sequence");
+        for slice in &plan.slices {
+            let SequenceId { group, index } = slice.sequence;
+            let known = &self.groups[&group];
+            assert!(known.ends[index as usize].is_none(), "who has ended does not run");
+            let prompt = known.group.prompt.len();
+            let length = prompt + known.answers[index as usize].len();
+            let end = slice.start.0 as usize + slice.tokens.len();
+            assert!(!slice.tokens.is_empty() && end <= length);
+            let seed = known.group.sampling.seed.wrapping_add(u64::from(index));
+            let sampled = slice.sampling.map(|sampling| sampling.seed);
+            assert_eq!(sampled, (end == length).then_some(seed), "the last token is followed");
+        }
+    }
+
+    fn check_stats(&self) {
+        let stats = self.scheduler.stats();
+        let live = self.groups.values().filter(|known| !known.finished).count();
+        assert_eq!(stats.waiting + stats.running, live, "a group is in one queue");
+        assert!(stats.blocks_held <= stats.blocks);
+        assert!(stats.running > 0 || stats.blocks_held == BlockCount(0));
+        assert_eq!(stats.oldest_waiting.is_some(), stats.waiting > 0);
+    }
+
+    fn take(&mut self, events: &[Event]) {
+        for event in events {
+            match *event {
+                Event::Token { sequence: SequenceId { group, index }, token } => {
+                    let known = self.groups.get_mut(&group).unwrap();
+                    assert!(known.ends[index as usize].is_none(), "no token after the end");
+                    known.answers[index as usize].push(token);
+                }
+                Event::SequenceFinished { sequence, reason, generated } => {
+                    self.end(sequence, reason, generated.0 as usize);
+                }
+                Event::GroupFinished { group, times } => {
+                    let known = self.groups.get_mut(&group).unwrap();
+                    assert!(known.ends.iter().all(Option::is_some), "the sequences end first");
+                    assert!(!known.finished, "a group ends once");
+                    assert!(times.arrival <= times.finished);
+                    known.finished = true;
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, sequence: SequenceId, reason: FinishReason, generated: usize) {
+        let known = self.groups.get_mut(&sequence.group).unwrap();
+        let index = sequence.index as usize;
+        assert_eq!(known.answers[index].len(), generated);
+        let before = known.ends[index].replace(reason);
+        assert!(before.is_none(), "a sequence ends once");
+        match reason {
+            FinishReason::Stop(Some(_)) => self.met.stops += 1,
+            FinishReason::Length(LengthLimit::Request) => self.met.lengths[0] += 1,
+            FinishReason::Length(LengthLimit::Operator) => self.met.lengths[1] += 1,
+            FinishReason::Length(LengthLimit::Context) => self.met.lengths[2] += 1,
+            FinishReason::Stop(None) | FinishReason::Abort | FinishReason::Error => {}
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What the scheduler decides, one trace a rule.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod admission;
+mod ends;
+mod forks;
+mod giving_way;
+mod script;
