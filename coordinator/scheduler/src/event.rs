@@ -50,7 +50,7 @@ pub enum LengthLimit {
     Request,
     /// The operator's ceiling.
     Operator,
-    /// The context, or the KV cache if that is smaller.
+    /// The context, or the sequence's part of the whole KV cache if that is smaller.
     Context,
 }
 

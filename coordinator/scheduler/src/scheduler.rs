@@ -206,10 +206,13 @@ impl Scheduler {
     /// Lets groups in, in order of arrival, while there are tokens, sequences and blocks for the
     /// first of them. Nobody overtakes.
     fn admit(&mut self, copies: &mut Vec<BlockPair>) {
+        let mut sequences: u32 = self.running.iter().map(SequenceGroup::live).sum();
+        if self.waiting.is_empty() || sequences >= self.limits.running_max() {
+            return;
+        }
         let pending = self.running.iter().map(|group| group.pending().0);
         let pending = pending.fold(0, u32::saturating_add);
         let mut tokens = self.limits.step_tokens_max.0.saturating_sub(pending);
-        let mut sequences: u32 = self.running.iter().map(SequenceGroup::live).sum();
         while tokens > 0 {
             let Some(first) = self.waiting.first_entry() else { return };
             let group = first.get();

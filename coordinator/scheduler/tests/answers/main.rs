@@ -76,7 +76,7 @@ fn run_worlds(
 ) -> Met {
     let met = RefCell::new(Met::default());
     let actions = prop::collection::vec(action(group), 0..120);
-    let result = TestRunner::new(config(600)).run(&(limits, actions), |(limits, actions)| {
+    let result = TestRunner::new(config(400)).run(&(limits, actions), |(limits, actions)| {
         let mut world = World::new(limits);
         for action in actions {
             world.apply(action);
@@ -114,6 +114,6 @@ fn a_cache_that_is_always_short_changes_no_answer() {
         ..group
     });
     let met = run_worlds(limits, long);
-    assert!(met.preemptions > 600, "the cache is not short: {met:?}");
-    assert!(met.copies > 600, "few groups fork: {met:?}");
+    assert!(met.preemptions > 400, "the cache is not short: {met:?}");
+    assert!(met.copies > 400, "few groups fork: {met:?}");
 }

@@ -217,6 +217,10 @@ impl World {
         assert!(tokens <= limits.step_tokens_max.0 as usize);
         assert!(plan.blocks_held <= limits.blocks);
         assert!(plan.slices.is_sorted_by(|a, b| a.sequence < b.sequence), "one slice a sequence");
+        for copy in &plan.copies {
+            let used = plan.slices.iter().any(|slice| slice.blocks.contains(&copy.to));
+            assert!(used, "{copy:?} is for nobody");
+        }
         for slice in &plan.slices {
             let SequenceId { group, index } = slice.sequence;
             let known = &self.groups[&group];
