@@ -12,7 +12,8 @@ use crate::metrics::{GroupSeen, Metrics};
 
 /// A group is given up after so many steps that came out wrong with it: one, and its replay.
 const WRONG_MAX: u32 = 2;
-/// A group is given up after it was part of so many steps that cost a rank: it may be the reason.
+/// A group is given up after it was part of so many steps in a row, none of which gave it a token, that
+/// cost a rank: it may be the reason.
 const LOST_MAX: u32 = 5;
 
 /// The groups that have not ended.
@@ -35,9 +36,9 @@ pub(super) struct Waiting {
     last: Option<(u64, Time)>,
     /// Said instead of `Finished`.
     failure: Option<String>,
-    /// Steps that came out wrong with it.
+    /// Steps that came out wrong with it since its last token.
     wrong: u32,
-    /// Steps that cost a rank with it.
+    /// Steps that cost a rank with it since its last token.
     lost: u32,
 }
 
@@ -97,6 +98,7 @@ impl Waiting {
             Some(_) => {}
         }
         self.last = Some((commit, now));
+        (self.wrong, self.lost) = (0, 0);
         let sequence = usize::try_from(index).ok().and_then(|i| self.sequences.get_mut(i));
         let Some(sequence) = sequence else { return };
         if let Some(at) = sequence.last_token {
@@ -150,6 +152,7 @@ impl Groups {
     /// What its reader is told in the end, instead of `Finished`.
     pub(super) fn fail(&mut self, group: GroupId, message: String) {
         if let Some(waiting) = self.groups.get_mut(&group) {
+            tracing::warn!(request = waiting.request_id, "an answer ends with an error: {message}");
             waiting.failure.get_or_insert(message);
         }
     }

@@ -115,7 +115,7 @@ async fn run(
         return Ok(());
     };
     let capacity = setup.capacity(&group)?;
-    let scheduler = Scheduler::new(setup.scheduler_limits(&capacity, group.swap_blocks))?;
+    let scheduler = Scheduler::new(setup.scheduler_limits(&capacity))?;
     let now = Instant::now();
     let mut engine = Engine {
         members: Arc::from(setup.members.as_slice()),

@@ -8,7 +8,7 @@ use scheduler::{GroupId, Outcome};
 use tokio::time::Instant;
 
 use crate::cluster::{ClusterError, Group, form};
-use crate::engine::{Done, Engine, EngineState, Phase};
+use crate::engine::{Capacity, Done, Engine, EngineState, Phase};
 use crate::metrics::MembersSeen;
 
 /// Before the second attempt to form; doubles with each one after.
@@ -64,7 +64,7 @@ impl Engine {
         let wrong = matches!(error, ClusterError::Wrong(_));
         for group in self.groups.blame(in_step, wrong) {
             self.metrics.given_up(wrong);
-            self.fail(group, &format!("the workers could not compute this answer: {error}"));
+            self.fail(group, "the workers could not compute this answer");
         }
     }
 
@@ -91,11 +91,14 @@ impl Engine {
         result: Result<Group, ClusterError>,
     ) -> Result<(), ClusterError> {
         let enough = |group: Group| {
-            if group.blocks >= self.capacity.blocks {
+            let Capacity { blocks, swap_blocks, .. } = self.capacity;
+            if group.blocks >= blocks && group.swap_blocks >= swap_blocks {
                 return Ok(group);
             }
-            let what = format!("only {} of {} KV blocks", group.blocks, self.capacity.blocks);
-            Err(ClusterError::Unusable(what))
+            Err(ClusterError::Unusable(format!(
+                "it has {} of {blocks} KV blocks, and {} of {swap_blocks} to swap to",
+                group.blocks, group.swap_blocks
+            )))
         };
         match result.and_then(enough) {
             Ok(group) => {
@@ -104,7 +107,8 @@ impl Engine {
                 self.say_ready();
             }
             Err(error @ ClusterError::Ended { .. }) => {
-                self.fail_all(&format!("a worker was lost for good: {error}"));
+                tracing::error!("the group of workers cannot form again: {error}");
+                self.fail_all("a worker was lost for good");
                 self.tell_stats();
                 return Err(error);
             }
@@ -130,7 +134,7 @@ impl Engine {
         for _ in self.groups.ids() {
             self.metrics.given_up(false);
         }
-        self.fail_all(&format!("a worker was lost and has not come back: {cause}"));
+        self.fail_all("a worker was lost and has not come back in time");
         if self.drain_until.is_none() {
             self.state.send_replace(EngineState::Away { cause });
         }

@@ -90,17 +90,18 @@ impl EngineSetup {
             world: u32::try_from(group.world()).unwrap_or(u32::MAX),
             model_len_max: self.limits.model_len(self.model.context, group.blocks)?,
             blocks: group.blocks,
+            swap_blocks: group.swap_blocks,
             block_size: self.limits.block_size,
             weight_bytes: group.weight_bytes,
         })
     }
 
     /// What the scheduler works within.
-    pub(super) fn scheduler_limits(&self, capacity: &Capacity, swap_blocks: u32) -> Limits {
+    pub(super) fn scheduler_limits(&self, capacity: &Capacity) -> Limits {
         Limits {
             block_size: TokenCount(capacity.block_size),
             blocks: BlockCount(capacity.blocks),
-            swap_blocks: BlockCount(swap_blocks),
+            swap_blocks: BlockCount(capacity.swap_blocks),
             sequences_max: self.limits.sequences_max,
             step_tokens_max: TokenCount(self.limits.step_tokens_max),
             model_len_max: TokenCount(capacity.model_len_max),

@@ -39,6 +39,8 @@ pub struct Capacity {
     pub model_len_max: u32,
     /// KV blocks: the least over the ranks.
     pub blocks: u32,
+    /// Blocks of host memory to swap to: the least over the ranks.
+    pub swap_blocks: u32,
     /// Tokens a block holds.
     pub block_size: u32,
     /// Bytes of weights, over all ranks.
@@ -61,7 +63,8 @@ impl EngineState {
         }
     }
 
-    /// One sentence for a client that is turned away.
+    /// One sentence for a client that is turned away. Which rank it was, and where, is not a client's
+    /// business.
     #[must_use]
     pub fn sentence(&self) -> String {
         match self {
@@ -70,8 +73,8 @@ impl EngineState {
             }
             Self::Loading { .. } => "loading".to_owned(),
             Self::Ready(_) => "ready".to_owned(),
-            Self::Reforming { cause, .. } => format!("the group of workers forms anew: {cause}"),
-            Self::Away { cause } => format!("a worker is away: {cause}"),
+            Self::Reforming { .. } => "a worker was lost and is being replaced".to_owned(),
+            Self::Away { .. } => "a worker was lost and has not come back".to_owned(),
             Self::Draining => "the server is shutting down".to_owned(),
             Self::Stopped => "the server has stopped".to_owned(),
         }

@@ -65,11 +65,12 @@ async fn a_rank_that_stays_away_fails_the_answers_in_time_and_is_welcome_later()
     for (question, told) in questions.iter().zip(&told) {
         if told.texts != question.undisturbed() {
             let message = told.failed.clone().unwrap();
-            assert!(message.contains("rank 1 (oracle 1)"), "{message}");
+            assert!(message.contains("has not come back"), "{message}");
         }
     }
     let state = fleet.state.borrow_and_update().clone();
-    assert!(matches!(state, EngineState::Away { .. }), "{state:?}");
+    let EngineState::Away { cause } = state else { panic!("{state:?}") };
+    assert_eq!(cause, "rank 1 (oracle 1): connection refused");
     let refused = fleet.submit(&questions[0]).await.unwrap_err();
     assert!(matches!(refused, SubmitError::NotReady(_)), "{refused:?}");
 
@@ -120,9 +121,9 @@ async fn a_rank_of_this_process_that_ends_fails_all_answers_and_ends_the_engine(
     let fleet = fleet(2, 60).await;
     fleet.oracles[1].faults(|faults| faults.ends_in = Some(5));
     let told = fleet.ask_all(&questions(10)).await;
-    let message = told[9].failed.clone().unwrap();
-    assert!(message.contains("rank 1 (oracle 1) has ended"), "{message}");
-    assert!(fleet.task.await.unwrap().is_err());
+    assert!(told[9].failed.is_some());
+    let error = fleet.task.await.unwrap().unwrap_err().to_string();
+    assert_eq!(error, "rank 1 (oracle 1) has ended");
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,8 +132,7 @@ async fn a_question_that_always_comes_out_wrong_is_given_up_after_one_replay() {
     fleet.oracles[0].faults(|faults| faults.nan_of = Some(77));
     let poison = Question { prompt: vec![1, 77], ..Question::new(2, 50) };
     let told = fleet.ask_all(&[poison]).await;
-    let message = told[0].failed.clone().unwrap();
-    assert!(message.contains("rank 0 (oracle 0): a NaN in layer 3"), "{message}");
+    assert!(told[0].failed.is_some());
     assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"wrong\"}", 2.0);
     assert_count(&fleet, "vllm:corrupted_requests_total", 1.0);
     let questions = questions(10);
@@ -159,8 +159,7 @@ async fn a_rank_that_dies_again_and_again_changes_no_answer() {
     fleet.ready().await;
     let questions = questions(12);
     let (told, ()) = tokio::join!(fleet.ask_all(&questions), async {
-        // Four times: an answer that is part of five losses counts as their reason.
-        for _ in 0..4 {
+        for _ in 0..8 {
             sleep(Duration::from_millis(300)).await;
             fleet.oracles[0].faults(|faults| faults.away = true);
             sleep(Duration::from_secs(3)).await;
