@@ -1,14 +1,11 @@
 //! What an operator can set, as plain data. Nothing is read from the environment here: the command
 //! does that, and these are validated before any port is bound.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// A coordinator's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoordinatorConfig {
-    /// The model's files: a GGUF file or a folder.
-    pub model: PathBuf,
     /// Names that requests may use for it; the first is its name in metrics. At least one.
     pub served_names: Vec<String>,
     /// A request must have one of these; empty: no key is needed.

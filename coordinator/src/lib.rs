@@ -2,6 +2,8 @@
 //!
 //! Modules are listed from the request inwards; each uses only those below it.
 
+mod coordinator;
+
 mod engine;
 
 mod cluster;
@@ -12,6 +14,7 @@ mod config;
 
 pub use cluster::{ClusterError, Member, MemberError, MemberRequest, connect};
 pub use config::{ConfigError, CoordinatorConfig, Patience, ServingLimits};
+pub use coordinator::{Coordinator, CoordinatorError};
 pub use engine::{
     Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, ModelFacts,
     SubmitError, start,
