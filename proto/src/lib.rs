@@ -2,22 +2,14 @@
 //!
 //! Read the two `.proto` files: they are the documentation.
 
-#[expect(
-    missing_docs,
-    missing_debug_implementations,
-    reason = "generated; documented in worker.proto"
-)]
-#[expect(clippy::all, clippy::pedantic, reason = "generated")]
+#[expect(missing_docs, reason = "generated; documented in worker.proto")]
+#[expect(clippy::all, clippy::pedantic, unused_qualifications, reason = "generated")]
 pub mod worker {
     tonic::include_proto!("arcmesh.worker.v1");
 }
 
-#[expect(
-    missing_docs,
-    missing_debug_implementations,
-    reason = "generated; documented in collective.proto"
-)]
-#[expect(clippy::all, clippy::pedantic, reason = "generated")]
+#[expect(missing_docs, reason = "generated; documented in collective.proto")]
+#[expect(clippy::all, clippy::pedantic, unused_qualifications, reason = "generated")]
 pub mod collective {
     tonic::include_proto!("arcmesh.collective.v1");
 }

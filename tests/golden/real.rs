@@ -1,0 +1,70 @@
+//! The real models: SmolLM2 (Llama, byte-level BPE, `Q4_1` with a tied `Q8_0` head) and Gemma 3
+//! (sliding windows, its norms and scales, five block types in one file).
+
+use worker::BackendChoice;
+
+use crate::group::Group;
+use crate::reference::{EXACT, QUANTISED, Reference, Tolerance, best, read};
+
+const SMOLLM2: (&str, &str) = ("smollm2-135m-instruct", "golden_smollm2.json");
+const GEMMA3: (&str, &str) = ("gemma-3-270m", "golden_gemma3.json");
+
+/// Logits near the reference's, and its greedy text as far as that is told apart.
+fn holds(
+    (model, data): (&str, &str),
+    choice: BackendChoice,
+    tolerance: Tolerance,
+    wanted: impl Fn(&Reference) -> bool,
+) {
+    let path = fixture::real::model(model);
+    let mut group = Group::load(&path, choice, 1);
+    for reference in read(data).iter().filter(|reference| wanted(reference)) {
+        let logits = group.logits(&reference.prompt);
+        reference.check(&logits, tolerance);
+        if let Some(&first) = reference.greedy.first() {
+            assert_eq!(best(&logits), first, "{}", reference.name);
+        }
+        let greedy = group.greedy(&reference.prompt, reference.greedy.len());
+        assert_eq!(greedy, reference.greedy, "{}", reference.name);
+    }
+}
+
+/// The reference backend is slow: it is held to short prompts here, and the fast one to it elsewhere.
+fn short(reference: &Reference) -> bool {
+    reference.prompt.len() < 32
+}
+
+#[test]
+fn smollm2_on_the_reference_backend_is_the_reference() {
+    holds(SMOLLM2, BackendChoice::Candle, EXACT, short);
+}
+
+#[test]
+fn smollm2_on_the_cpu_backend_is_near_the_reference() {
+    holds(SMOLLM2, BackendChoice::Cpu, QUANTISED, |_| true);
+}
+
+#[test]
+fn gemma3_on_the_reference_backend_is_the_reference() {
+    holds(GEMMA3, BackendChoice::Candle, EXACT, short);
+}
+
+#[test]
+fn gemma3_on_the_cpu_backend_is_near_the_reference() {
+    holds(GEMMA3, BackendChoice::Cpu, QUANTISED, |_| true);
+}
+
+/// Nine query heads and three KV heads: 2 and 4 divide neither, and four ranks share KV heads.
+#[test]
+fn every_world_gives_the_same_bits_and_text() {
+    let path = fixture::real::model(SMOLLM2.0);
+    let references = read(SMOLLM2.1);
+    let reference = references.iter().find(|reference| reference.name == "count").unwrap();
+    let one = Group::load(&path, BackendChoice::Cpu, 1).logits(&reference.prompt);
+    for world in [2, 3, 4] {
+        let mut group = Group::load(&path, BackendChoice::Cpu, world);
+        assert!(one == group.logits(&reference.prompt), "world {world} has other logits");
+        let greedy = group.greedy(&reference.prompt, reference.greedy.len());
+        assert_eq!(greedy, reference.greedy, "world {world} has another text");
+    }
+}
