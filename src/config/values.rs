@@ -1,0 +1,174 @@
+//! One value at a time: from what was written to what it is, or why it is not.
+
+use std::fmt;
+
+use catalogue::ModelReference;
+
+/// Where something listens: a name or an address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// Name or address, an IPv6 address without its brackets.
+    pub(crate) host: String,
+    /// Port; 0 is any free one.
+    pub(crate) port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(formatter, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(formatter, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// Plain and portable: the reference.
+    Candle,
+    /// Fast on a CPU.
+    Cpu,
+}
+
+/// A whole number within bounds.
+pub(crate) fn number(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| match text.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!("'{text}' is not a whole number from {least} to {most}")),
+    }
+}
+
+/// A whole number from `least` up, as small as our protocol has it.
+pub(crate) fn count(least: u32) -> impl Fn(&str) -> Result<u32, String> {
+    move |text| match text.parse() {
+        Ok(number) if number >= least => Ok(number),
+        _ => Err(format!("'{text}' is not a whole number from {least} to {}", u32::MAX)),
+    }
+}
+
+/// A port; 0 is any free one.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a port from 0 to 65535"))
+}
+
+/// A number of bytes: plain, or with KiB, MiB, GiB or TiB.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let shift = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "kib" => 10,
+        "mib" => 20,
+        "gib" => 30,
+        "tib" => 40,
+        _ => return Err(format!("'{text}' is not a number of bytes such as 4GiB or 512MiB")),
+    };
+    let count: u64 = digits
+        .parse()
+        .map_err(|_| format!("'{text}' is not a whole number of bytes such as 4GiB or 512MiB"))?;
+    count.checked_mul(1 << shift).ok_or_else(|| format!("'{text}' is more than a machine has"))
+}
+
+/// A name or an address that something can listen on.
+pub(crate) fn host(text: &str) -> Result<String, String> {
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let is_address = inner.parse::<std::net::IpAddr>().is_ok();
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if is_address || (!inner.is_empty() && inner.len() <= 253 && inner.bytes().all(in_name)) {
+        return Ok(inner.to_owned());
+    }
+    Err(format!("'{text}' is not a host name or address"))
+}
+
+/// `HOST:PORT`.
+pub(crate) fn address(text: &str) -> Result<Address, String> {
+    let wrong = || format!("'{text}' is not of the form HOST:PORT");
+    let (name, number) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if name.contains(':') && !name.starts_with('[') {
+        return Err(format!("{}; an IPv6 address stands in brackets", wrong()));
+    }
+    let host = host(name).map_err(|_| wrong())?;
+    Ok(Address { host, port: port(number).map_err(|_| wrong())? })
+}
+
+/// The address of a process that listens elsewhere.
+pub(crate) fn peer(text: &str) -> Result<Address, String> {
+    let address = address(text)?;
+    if address.port == 0 {
+        return Err(format!("'{text}' has no port that can be reached"));
+    }
+    Ok(address)
+}
+
+/// What computes. `auto` is the best that this build has.
+pub(crate) fn backend(text: &str) -> Result<Backend, String> {
+    match text {
+        "auto" | "cpu" => Ok(Backend::Cpu),
+        "candle" => Ok(Backend::Candle),
+        "opencl" => Err("this build has no OpenCL backend yet: use auto, cpu or candle".to_owned()),
+        _ => Err(format!("'{text}' is not one of auto, candle, cpu and opencl")),
+    }
+}
+
+/// A model.
+pub(crate) fn model(text: &str) -> Result<ModelReference, String> {
+    ModelReference::parse(text).map_err(|error| error.to_string())
+}
+
+/// A key that clients show in a header. A wrong one is not repeated: it is a secret all the same.
+pub(crate) fn key(text: &str) -> Result<catalogue::Secret, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a key is one or more visible ASCII characters without blanks".to_owned());
+    }
+    Ok(catalogue::Secret(text.to_owned()))
+}
+
+/// A name that is shown to clients.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(format!("'{}' cannot be a name", text.escape_debug()));
+    }
+    Ok(text.to_owned())
+}
+
+/// An address of the web.
+pub(crate) fn url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("it must be an address that starts with https:// or http://".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_plain_or_have_a_binary_unit() {
+        for (text, expected) in
+            [("0", 0), ("512", 512), ("3KiB", 3072), ("2GiB", 2 << 30), ("1 tib", 1 << 40)]
+        {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "GiB", "-1", "1.5GiB", "2GB", "2G", "99999999TiB", "1GiBx", "é"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_a_host_and_a_port() {
+        for text in ["127.0.0.1:7001", "worker-1.local:0", "[::1]:9"] {
+            assert_eq!(address(text).unwrap().to_string(), text);
+        }
+        for text in
+            ["", ":1", "a", "a:", "a:x", "a:65536", "::1:7001", "a b:1", "http://a:1", "[]:1"]
+        {
+            assert!(address(text).is_err(), "{text}");
+        }
+        assert!(peer("a:0").is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! What a person reads: results on standard output, complaints on standard error.
+
+use std::io::{self, Write};
+
+/// Says a result. Fails where nobody listens any more.
+pub(crate) fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+/// Says what went wrong, in one line.
+pub(crate) fn complain(text: &str) {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Where even this fails, the exit code is left.
+    writeln!(io::stderr(), "arcmesh: {line}").ok();
+}
