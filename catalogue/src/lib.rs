@@ -1,6 +1,6 @@
 //! Where models come from: what a person types, turned into files on this machine.
 //!
-//! A model is named in one of three ways: by its name in the [catalogue](entries::ENTRIES), by
+//! A model is named in one of three ways: by its name in the [catalogue](ENTRIES), by
 //! `hf:ORG/REPO[:FILE]`, or by a path. [`resolve`] fetches what is missing and says where it lies.
 //!
 //! What always holds:
@@ -9,17 +9,28 @@
 //! - Nothing from outside chooses where a file is written: every part of a name that comes from a
 //!   server is checked first.
 //! - Nothing hangs: each connection, each read and each number of tries has a bound.
+//!
+//! Modules are listed from the reference inwards; each uses only those below it.
+
+mod reference;
+
+mod hub;
+
+mod wheel;
+
+mod entries;
+
+mod download;
 
 mod client;
-mod download;
-mod entries;
-mod error;
-mod hub;
-pub mod progress;
-mod reference;
-mod settings;
+
 mod store;
-mod wheel;
+
+mod settings;
+
+pub mod progress;
+
+mod error;
 
 use std::path::PathBuf;
 

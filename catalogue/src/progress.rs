@@ -44,7 +44,8 @@ impl Phase {
     }
 }
 
-/// Shows progress on standard error: a bar on a terminal, otherwise a line every tenth of the way.
+/// Shows progress on standard error: a bar on a terminal, otherwise a line for every tenth of a
+/// download.
 pub fn shown() -> impl Fn(Progress<'_>) {
     let stderr = io::stderr();
     let drawing = Mutex::new(Drawing::new(stderr.is_terminal()));
@@ -77,22 +78,24 @@ impl Drawing {
                 None => writeln!(lines, "{notice}").ok(),
             },
             Progress::Step { phase, name, done, total } => {
-                self.begin(format!("{} {name}", phase.verb()), done, total);
+                let new = self.begin(format!("{} {name}", phase.verb()), done, total);
                 match &self.bar {
                     Some(bar) => {
                         bar.set_position(done);
                         (Some(done) == total).then(|| bar.finish())
                     }
-                    None => self.line(done, total, lines).ok(),
+                    None if phase == Phase::Downloading => self.line(done, total, lines).ok(),
+                    // What takes a second or two is one line.
+                    None => new.then(|| writeln!(lines, "{}", self.title).ok()).flatten(),
                 }
             }
         };
     }
 
-    /// Turns to the next file, if it is one.
-    fn begin(&mut self, title: String, done: u64, total: Option<u64>) {
+    /// Turns to the next piece of work; says whether it is one.
+    fn begin(&mut self, title: String, done: u64, total: Option<u64>) -> bool {
         if self.title == title {
-            return;
+            return false;
         }
         self.title = title;
         self.tenths = 0;
@@ -104,6 +107,7 @@ impl Drawing {
             bar.reset_eta();
             self.bar = Some(bar);
         }
+        true
     }
 
     /// One line for each tenth that is new.
@@ -129,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_terminal_each_tenth_is_one_line() {
+    fn without_a_terminal_each_tenth_of_a_download_is_one_line() {
         let mut drawing = Drawing::new(false);
         let mut lines = Vec::new();
         drawing.apply(Progress::Notice("mind the licence"), &mut lines);
@@ -138,11 +142,13 @@ mod tests {
             let step = Progress::Step { phase, name: "a", done, total: Some(100) };
             drawing.apply(step, &mut lines);
         }
-        let step = Progress::Step { phase: Phase::Checking, name: "a", done: 5, total: None };
-        drawing.apply(step, &mut lines);
+        for done in 0..5 {
+            let phase = Phase::Checking;
+            drawing.apply(Progress::Step { phase, name: "a", done, total: Some(5) }, &mut lines);
+        }
         let text = String::from_utf8(lines).unwrap();
-        assert_eq!(text.lines().count(), 11, "{text}");
+        assert_eq!(text.lines().count(), 12, "{text}");
         assert!(text.starts_with("mind the licence\nfetching a: 10 % of 100 B\n"), "{text}");
-        assert!(text.ends_with("fetching a: 100 % of 100 B\n"), "{text}");
+        assert!(text.ends_with("fetching a: 100 % of 100 B\nchecking a\n"), "{text}");
     }
 }
