@@ -97,3 +97,100 @@ fn sampling(sampling: &Sampling) -> worker::Sampling {
 fn pairs(pairs: &[BlockPair]) -> Vec<worker::BlockPair> {
     pairs.iter().map(|pair| worker::BlockPair { from: pair.from.0, to: pair.to.0 }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use scheduler::{BlockCount, BlockId, GroupId, SequenceId, StepId, TokenCount};
+
+    use super::*;
+
+    fn plan() -> StepPlan {
+        let slice = |sampling| Slice {
+            sequence: SequenceId { group: GroupId(1), index: 0 },
+            tokens: vec![TokenId(11), TokenId(12)],
+            start: TokenCount(16),
+            blocks: [BlockId(3), BlockId(9)].into(),
+            sampling,
+        };
+        let sampling =
+            Sampling { temperature: 0.5, top_p: 0.9, top_k: 40, min_p: 0.05, seed: u64::MAX };
+        let pair = |from, to| vec![BlockPair { from: BlockId(from), to: BlockId(to) }];
+        StepPlan {
+            id: StepId(77),
+            slices: vec![slice(None), slice(Some(sampling))],
+            swap_out: pair(1, 2),
+            swap_in: pair(3, 4),
+            copies: pair(5, 6),
+            blocks_held: BlockCount(8),
+            swap_blocks_held: BlockCount(7),
+        }
+    }
+
+    #[test]
+    fn all_of_a_plan_is_said() {
+        let request = request(Some(&plan()), 5, 6);
+        let sampling = worker::Sampling {
+            temperature: 0.5,
+            top_p: 0.9,
+            top_k: 40,
+            min_p: 0.05,
+            seed: u64::MAX,
+        };
+        let slice = |sampling| worker::Slice {
+            tokens: vec![11, 12],
+            start: 16,
+            blocks: vec![3, 9],
+            sampling,
+        };
+        let pair = |from, to| vec![worker::BlockPair { from, to }];
+        let expected = StepRequest {
+            epoch: 5,
+            step: 6,
+            slices: vec![slice(None), slice(Some(sampling))],
+            swap_out: pair(1, 2),
+            swap_in: pair(3, 4),
+            copies: pair(5, 6),
+            blocks_held: 8,
+            swap_blocks_held: 7,
+            deadline_ms: 0,
+        };
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn only_rank_0_gives_tokens_and_one_for_each_slice_that_asked() {
+        let request = request(Some(&plan()), 5, 6);
+        let reply = |tokens: &[u32]| StepReply {
+            epoch: 5,
+            step: 6,
+            tokens: tokens.to_vec(),
+            ..StepReply::default()
+        };
+        assert_eq!(check(0, "a", &request, &reply(&[1])), Ok(()));
+        assert_eq!(check(1, "b", &request, &reply(&[])), Ok(()));
+        for (rank, tokens) in [(0, vec![]), (0, vec![1, 2]), (1, vec![1])] {
+            let checked = check(rank, "a", &request, &reply(&tokens));
+            assert!(matches!(checked, Err(ClusterError::Wrong(_))), "{checked:?}");
+        }
+        let late = StepReply { step: 5, ..reply(&[1]) };
+        assert!(matches!(check(0, "a", &request, &late), Err(ClusterError::Wrong(_))));
+    }
+
+    #[test]
+    fn a_failure_says_who_is_to_blame() {
+        let request = request(None, 5, 6);
+        for (kind, cause) in [
+            (Kind::PeerLost, "peer"),
+            (Kind::Device, "device"),
+            (Kind::Numeric, "wrong"),
+            (Kind::Refused, "wrong"),
+            (Kind::Unspecified, "wrong"),
+        ] {
+            let failure = StepFailure { kind: kind.into(), message: "layer 3".to_owned() };
+            let reply = StepReply { failure: Some(failure), ..StepReply::default() };
+            let error = check(2, "a", &request, &reply).unwrap_err();
+            assert_eq!(error.cause(), cause);
+            assert_eq!(error.to_string(), "rank 2 (a): layer 3");
+        }
+    }
+}
