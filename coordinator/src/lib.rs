@@ -4,6 +4,10 @@
 
 mod coordinator;
 
+mod prompt;
+
+mod answer;
+
 mod engine;
 
 mod cluster;
@@ -20,3 +24,4 @@ pub use engine::{
     SubmitError, start,
 };
 pub use metrics::Metrics;
+pub use prompt::{ChatTemplate, Conversation, Rendered, Specials, TemplateError, Tokenizer, TokenizerError};
