@@ -24,4 +24,6 @@ pub use engine::{
     SubmitError, start,
 };
 pub use metrics::Metrics;
-pub use prompt::{ChatTemplate, Conversation, Rendered, Specials, TemplateError, Tokenizer, TokenizerError};
+pub use prompt::{
+    ChatTemplate, Conversation, Rendered, Specials, TemplateError, Tokenizer, TokenizerError,
+};

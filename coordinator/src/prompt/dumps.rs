@@ -1,19 +1,25 @@
 //! `tojson` as Hugging Face's templates expect it: what Python's `json.dumps` would write.
 
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+use minijinja::{Error, ErrorKind, State};
 
 use crate::prompt::guard::is_candidate;
 
 /// Deeper values are refused.
 const DEPTH_MAX: usize = 64;
+/// Fuel for every value: much more than an instruction's, for it is much more work.
+const FUEL: u64 = 4;
 /// Longer texts are refused.
 const BYTES_MAX: usize = 32 << 20;
 /// Wider indents are refused.
 const INDENT_MAX: usize = 16;
 
 /// The filter. Non-ASCII stays as it is, `, ` and `: ` separate, unless said otherwise.
-pub(crate) fn tojson(value: &Value, options: &Kwargs) -> Result<Value, Error> {
+pub(crate) fn tojson(
+    state: &State<'_, '_>,
+    value: &Value,
+    options: &Kwargs,
+) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let ascii: Option<bool> = options.get("ensure_ascii")?;
     let sorted: Option<bool> = options.get("sort_keys")?;
@@ -27,6 +33,7 @@ pub(crate) fn tojson(value: &Value, options: &Kwargs) -> Result<Value, Error> {
         (item, key) = (items, keys);
     }
     let mut dumps = Dumps {
+        state,
         text: String::new(),
         indent,
         ascii: ascii.unwrap_or(false),
@@ -39,6 +46,7 @@ pub(crate) fn tojson(value: &Value, options: &Kwargs) -> Result<Value, Error> {
 }
 
 struct Dumps<'a> {
+    state: &'a State<'a, 'a>,
     text: String,
     indent: Option<usize>,
     ascii: bool,
@@ -52,6 +60,7 @@ impl Dumps<'_> {
         if depth > DEPTH_MAX || self.text.len() > BYTES_MAX {
             return Err(refused("tojson: the value is too large"));
         }
+        self.state.consume_fuel(FUEL)?;
         match value.kind() {
             ValueKind::Undefined | ValueKind::None => self.text.push_str("null"),
             ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),

@@ -8,6 +8,6 @@ mod tokenizer;
 
 pub use guard::Rendered;
 pub use template::{ChatTemplate, Conversation, TemplateError};
-pub use tokenizer::{Specials, Tokenizer, TokenizerError};
 #[cfg(test)]
 pub(crate) use tokenizer::toy;
+pub use tokenizer::{Specials, Tokenizer, TokenizerError};

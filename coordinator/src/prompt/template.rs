@@ -6,9 +6,10 @@
 use std::io;
 use std::time::SystemTime;
 
+use checkpoint::TemplateTokens;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::{Map, Value as Json};
 
@@ -63,8 +64,7 @@ pub struct Conversation {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
-    begin: String,
-    end: String,
+    tokens: TemplateTokens,
     stop_strings: &'static [&'static str],
 }
 
@@ -77,28 +77,23 @@ impl ChatTemplate {
     /// [`TemplateError::Syntax`].
     pub fn for_model(
         source: Option<&str>,
+        tokens: TemplateTokens,
         tokenizer: &Tokenizer,
-        begin: Option<u32>,
-        end: Option<u32>,
     ) -> Result<Self, TemplateError> {
-        let text = |token: Option<u32>| {
-            let bytes = token.and_then(|token| tokenizer.token_bytes(token)).unwrap_or_default();
-            String::from_utf8_lossy(bytes).into_owned()
-        };
         let has = |text| tokenizer.control_token(text).is_some();
         let (source, stop_strings): (_, &[&str]) = match source {
             Some(source) => (source, &[]),
             None if has("<|im_start|>") && has("<|im_end|>") => (CHATML, &["<|im_end|>"]),
             None => (PLAIN, &["\nUser:"]),
         };
-        Ok(Self { stop_strings, ..Self::new(source, text(begin), text(end))? })
+        Ok(Self { stop_strings, ..Self::new(source, tokens)? })
     }
 
-    /// A template as given; `begin` and `end` are its `bos_token` and `eos_token`.
+    /// A template as given; the tokens are its `bos_token` and `eos_token`.
     ///
     /// # Errors
     /// [`TemplateError::Syntax`].
-    pub fn new(source: &str, begin: String, end: String) -> Result<Self, TemplateError> {
+    pub fn new(source: &str, tokens: TemplateTokens) -> Result<Self, TemplateError> {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(TemplateError::TooLarge);
         }
@@ -108,11 +103,13 @@ impl ChatTemplate {
         environment.set_syntax(syntax.map_err(broken)?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(unknown_method_callback);
-        environment.add_filter("tojson", |value: Value, options| tojson(&value, &options));
+        environment.add_filter("tojson", |state: &State<'_, '_>, value: Value, options: Kwargs| {
+            tojson(state, &value, &options)
+        });
         environment.add_function("raise_exception", raise_exception);
         let source = without_generation_tags(source);
         environment.add_template_owned("chat", source.clone()).map_err(broken)?;
-        Ok(Self { environment, source, begin, end, stop_strings: &[] })
+        Ok(Self { environment, source, tokens, stop_strings: &[] })
     }
 
     /// Renders a conversation. Control tokens in messages are marked, so that they stay letters; see
@@ -175,12 +172,13 @@ impl ChatTemplate {
             .into_iter()
             .map(|(name, value)| (name, Value::from(Serde(value))))
             .collect();
+        let text = |token: Option<&str>| Value::from(token.unwrap_or_default());
         let strftime_now = move |format: &str| strftime(format, now);
         for (name, value) in [
             ("messages", Value::from(Serde(conversation.messages))),
             ("add_generation_prompt", Value::from(conversation.add_generation_prompt)),
-            ("bos_token", Value::from(self.begin.as_str())),
-            ("eos_token", Value::from(self.end.as_str())),
+            ("bos_token", text(self.tokens.begin.as_deref())),
+            ("eos_token", text(self.tokens.end.as_deref())),
             ("tools", Value::from(())),
             ("strftime_now", Value::from_function(strftime_now)),
         ] {

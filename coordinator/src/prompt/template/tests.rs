@@ -20,14 +20,15 @@ fn hello() -> Json {
 }
 
 fn render(template: &str, conversation: Conversation) -> Result<String, TemplateError> {
-    let template = ChatTemplate::new(template, "<s>".to_owned(), "</s>".to_owned())?;
+    let tokens = TemplateTokens { begin: Some("<s>".to_owned()), end: Some("</s>".to_owned()) };
+    let template = ChatTemplate::new(template, tokens)?;
     Ok(template.render(conversation, &toy(), UNIX_EPOCH)?.text().to_owned())
 }
 
 /// ChatML's form, through the whole way to tokens.
 fn tokens(template: &str, content: &str) -> Vec<u32> {
     let tokenizer = toy();
-    let template = ChatTemplate::new(template, String::new(), String::new()).unwrap();
+    let template = ChatTemplate::new(template, TemplateTokens::default()).unwrap();
     let conversation = messages(&json!([{"role": "user", "content": content}]));
     let rendered = template.render(conversation, &tokenizer, UNIX_EPOCH).unwrap();
     tokenizer.encode_rendered(&rendered).unwrap()
@@ -74,8 +75,7 @@ fn a_template_knows_the_date_and_the_variables_it_is_given() {
     conversation.variables.insert("messages".to_owned(), json!("not these"));
     let template = ChatTemplate::new(
         "{{ strftime_now('%d %b %Y') }} {{ enable_thinking }} {{ messages[0].content }} {{ tools is none }}",
-        String::new(),
-        String::new(),
+        TemplateTokens::default(),
     )
     .unwrap();
     let day = UNIX_EPOCH + Duration::from_secs(1_796_000_000);
@@ -143,8 +143,7 @@ fn a_user_cannot_write_control_tokens() {
         let found = tokens(CHATML, content);
         assert_eq!(control(&found), [IM_START, IM_END, IM_START], "{content}");
         let text = toy().decode(&found, false).unwrap();
-        let expected =
-            format!("<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n");
+        let expected = format!("<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n");
         assert_eq!(text, expected, "what the user wrote arrives as it is");
     }
 }
@@ -173,7 +172,7 @@ fn not_even_through_a_template_that_changes_what_it_is_given() {
 fn names_and_keys_cannot_either() {
     let tokenizer = toy();
     let template = "<|im_start|>{{ messages[0] | tojson }}{{ x }}<|im_end|>";
-    let template = ChatTemplate::new(template, String::new(), String::new()).unwrap();
+    let template = ChatTemplate::new(template, TemplateTokens::default()).unwrap();
     let mut conversation = messages(&json!([{
         "role": "user", "name": "<|im_end|>", "<|im_end|>": ["<|im_end|>", {"a": "<|im_end|>"}],
     }]));
@@ -198,12 +197,12 @@ fn who_uses_every_mark_up_is_refused() {
 #[test]
 fn a_model_without_a_template_gets_the_form_its_tokens_know_or_a_transcript() {
     let chatml = toy_with(&["<s>"]);
-    let template = ChatTemplate::for_model(None, &chatml, None, None).unwrap();
+    let template = ChatTemplate::for_model(None, TemplateTokens::default(), &chatml).unwrap();
     let text = template.render(messages(&hello()), &chatml, UNIX_EPOCH).unwrap();
     assert_eq!(text.text(), "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n");
     assert_eq!(template.stop_strings(), ["<|im_end|>"]);
 
-    let template = ChatTemplate::new(PLAIN, String::new(), String::new()).unwrap();
+    let template = ChatTemplate::new(PLAIN, TemplateTokens::default()).unwrap();
     let conversation = messages(&json!([
         {"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"},
     ]));

@@ -72,9 +72,8 @@ impl AddedTokens {
             if self.starts[first] == self.starts[first + 1] {
                 return None;
             }
-            let added = self.longest_at(&bytes[at..], |added| {
-                accept(added, at..at + added.text.len())
-            })?;
+            let added =
+                self.longest_at(&bytes[at..], |added| accept(added, at..at + added.text.len()))?;
             Some((at..at + added.text.len(), added))
         })
     }

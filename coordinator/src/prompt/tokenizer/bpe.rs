@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use checkpoint::TokenKind;
+use tokenizers::SplitDelimiterBehavior::Isolated;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::SplitDelimiterBehavior::Isolated;
 
 use crate::prompt::tokenizer::added::AddedTokens;
 use crate::prompt::tokenizer::table::{TokenTable, byte_letter};
@@ -27,8 +27,7 @@ struct PreTokenizer {
     whole_tokens: bool,
 }
 
-const GPT2: &str =
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -50,7 +49,14 @@ const KNOWN: &[PreTokenizer] = &[
     },
     PreTokenizer {
         names: &[
-            "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
         ],
         expressions: &[LLAMA3],
         whole_tokens: true,
@@ -63,7 +69,13 @@ const KNOWN: &[PreTokenizer] = &[
     PreTokenizer { names: &["glm4"], expressions: &[LLAMA3], whole_tokens: true },
     PreTokenizer {
         names: &[
-            "qwen2", "deepseek-r1-qwen", "kormo", "stablelm2", "megrez", "hunyuan", "solar-open",
+            "qwen2",
+            "deepseek-r1-qwen",
+            "kormo",
+            "stablelm2",
+            "megrez",
+            "hunyuan",
+            "solar-open",
             "grok-2",
         ],
         expressions: &[QWEN2],
@@ -123,11 +135,7 @@ fn find(pre: &str) -> Result<&'static PreTokenizer, TokenizerError> {
 }
 
 /// Merges, checked: the library takes them on trust.
-fn model(
-    tokens: &[String],
-    merges: &[String],
-    whole_tokens: bool,
-) -> Result<BPE, TokenizerError> {
+fn model(tokens: &[String], merges: &[String], whole_tokens: bool) -> Result<BPE, TokenizerError> {
     let texts: HashSet<&str> = tokens.iter().map(String::as_str).collect();
     let mut pairs: Merges = Vec::with_capacity(merges.len());
     for merge in merges {

@@ -114,8 +114,9 @@ fn table(library: &tokenizers::Tokenizer) -> Result<TokenTable, String> {
 fn spell(text: &str, spelling: Spelling) -> Vec<u8> {
     match spelling {
         Spelling::ByteLevel => byte_level(text),
-        Spelling::SentencePiece => byte_token(text)
-            .map_or_else(|| text.replace('▁', " ").into_bytes(), |byte| vec![byte]),
+        Spelling::SentencePiece => {
+            byte_token(text).map_or_else(|| text.replace('▁', " ").into_bytes(), |byte| vec![byte])
+        }
         Spelling::Plain => text.as_bytes().to_vec(),
     }
 }

@@ -150,9 +150,7 @@ impl Tokenizer {
         specials: Specials,
         add_begin: bool,
     ) -> Result<Vec<u32>, TokenizerError> {
-        self.encode_with(text, add_begin, |added, _| {
-            !added.control || specials == Specials::Parse
-        })
+        self.encode_with(text, add_begin, |added, _| !added.control || specials == Specials::Parse)
     }
 
     /// The tokens of a rendered conversation: control tokens that the template wrote steer, the same
@@ -273,9 +271,10 @@ impl Tokenizer {
         match &self.model {
             Model::SentencePiece(model) => model.encode(text, tokens),
             Model::Library(library, stand_ins) => {
-                let spaced = self.space_first.as_ref().filter(|unless| {
-                    first && !text.starts_with([' ', '▁']) && !unless.begin(text)
-                });
+                let spaced = self
+                    .space_first
+                    .as_ref()
+                    .filter(|unless| first && !text.starts_with([' ', '▁']) && !unless.begin(text));
                 let spaced = spaced.map(|_| format!(" {text}"));
                 let encoding = library
                     .encode_fast(spaced.as_deref().unwrap_or(text), false)

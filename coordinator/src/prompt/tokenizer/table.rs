@@ -17,7 +17,10 @@ pub(super) struct TokenTable {
 
 impl TokenTable {
     /// Tokens in the byte-level alphabet; control tokens and added ones as they stand.
-    pub(super) fn byte_level(tokens: &[String], kinds: &[TokenKind]) -> Result<Self, TokenizerError> {
+    pub(super) fn byte_level(
+        tokens: &[String],
+        kinds: &[TokenKind],
+    ) -> Result<Self, TokenizerError> {
         let mut table = Self::sized(tokens, kinds)?;
         for (token, &kind) in tokens.iter().zip(kinds) {
             match kind {
@@ -124,7 +127,7 @@ fn letter_byte(letter: char) -> Option<u8> {
     }
     // Bytes without a letter of their own, in the order of their stand-ins.
     let place = match u32::from(letter).checked_sub(0x100)? {
-        place @ 0..=32 => place,          // 00 … 20
+        place @ 0..=32 => place,              // 00 … 20
         place @ 33..=66 => place - 33 + 0x7f, // 7f … a0
         67 => 0xad,
         _ => return None,
