@@ -4,6 +4,8 @@
 
 mod coordinator;
 
+mod api;
+
 mod prompt;
 
 mod answer;
@@ -16,6 +18,7 @@ mod metrics;
 
 mod config;
 
+pub use api::{Api, ApiKeys, ApiLimits, Origins, Overlong, ServedModel, router, serve};
 pub use cluster::{ClusterError, Member, MemberError, MemberRequest, connect};
 pub use config::{ConfigError, CoordinatorConfig, Patience, ServingLimits};
 pub use coordinator::{Coordinator, CoordinatorError};
