@@ -1,24 +1,28 @@
 //! Everything joined: a model's files, the ranks, the engine, and HTTP in front of them.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, CheckpointError};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::{Api, ApiKeys, ApiLimits, Origins, ServedModel, router, serve};
 use crate::cluster::Member;
 use crate::config::{ConfigError, CoordinatorConfig};
-use crate::engine::{self, EngineError, EngineHandle, EngineSetup, EngineState, ModelFacts};
+use crate::engine::{self, EngineError, EngineSetup, EngineState, ModelFacts};
 use crate::metrics::Metrics;
+use crate::prompt::{ChatTemplate, TemplateError, Tokenizer, TokenizerError};
 
 /// A coordinator that has begun: its group of workers forms, or has formed.
 #[derive(Debug)]
 pub struct Coordinator {
-    engine: EngineHandle,
-    metrics: Arc<Metrics>,
+    api: Api,
     state: watch::Receiver<EngineState>,
-    task: JoinHandle<Result<(), EngineError>>,
+    engine: JoinHandle<Result<(), EngineError>>,
 }
 
 /// Why a coordinator did not begin, or has ended.
@@ -27,20 +31,31 @@ pub enum CoordinatorError {
     /// The configuration makes no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The model's files do not say what a coordinator needs.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// There is no tokenizer for the model.
+    #[error("the tokenizer: {0}")]
+    Tokenizer(#[from] TokenizerError),
+    /// The model's chat template is broken.
+    #[error("the chat template: {0}")]
+    Template(#[from] TemplateError),
     /// The engine could not begin or go on.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The engine's task is gone: a bug.
-    #[error("the engine died: {0}")]
-    Died(String),
+    /// A task is gone: a bug.
+    #[error("a part of the coordinator died: {0}")]
+    Died(#[from] JoinError),
 }
 
 impl Coordinator {
-    /// Begins to form the group of workers; [`Coordinator::state`] says how far it is. Must be called
-    /// within a tokio runtime.
+    /// Reads what the model's files say about text, and begins to form the group of workers;
+    /// [`Coordinator::state`] tells how far it is. Must be called within a tokio runtime. Takes about a
+    /// second of computing.
     ///
     /// # Errors
-    /// [`CoordinatorError`], when the configuration does not fit the model.
+    /// [`CoordinatorError`]: the configuration makes no sense or does not fit the model, or there is
+    /// no tokenizer or chat template for it.
     pub fn start(
         config: CoordinatorConfig,
         checkpoint: &Checkpoint,
@@ -48,20 +63,41 @@ impl Coordinator {
         shutdown: CancellationToken,
     ) -> Result<Self, CoordinatorError> {
         let config = config.validate()?;
-        let model = facts(checkpoint);
-        let model_len_max = config.limits.model_len_wanted(model.context)?;
+        let facts = facts(checkpoint);
+        let model_len_max = config.limits.model_len_wanted(facts.context)?;
+        let begin = checkpoint.config().begin_token;
+        let tokenizer = Tokenizer::from_source(checkpoint.vocabulary()?, begin)?;
+        let source = checkpoint.chat_template();
+        let tokens = checkpoint.template_tokens();
+        let template = ChatTemplate::for_model(source.as_deref(), tokens, &tokenizer)?;
         let metrics = Arc::new(Metrics::new(&config.served_names[0], model_len_max));
+        let model = served(&config, &facts);
+        let limits = ApiLimits {
+            generation_max: config.limits.generation_max,
+            drain_max: config.patience.drain_max,
+            ..ApiLimits::default()
+        };
         let setup = EngineSetup {
-            limits: config.limits.clone(),
-            patience: config.patience.clone(),
-            model,
+            limits: config.limits,
+            patience: config.patience,
+            model: facts,
             members,
             metrics: Arc::clone(&metrics),
         };
         let loading = EngineState::Loading { bytes_done: 0, bytes_total: 0 };
         let (sender, state) = watch::channel(loading);
-        let (engine, task) = engine::start(setup, sender, shutdown);
-        Ok(Self { engine, metrics, state, task })
+        let (handle, engine) = engine::start(setup, sender, shutdown);
+        let api = Api {
+            engine: handle,
+            tokenizer: Arc::new(tokenizer),
+            template: Arc::new(template),
+            model,
+            limits,
+            keys: ApiKeys::new(&config.api_keys),
+            origins: Origins::default(),
+            metrics,
+        };
+        Ok(Self { api, state, engine })
     }
 
     /// Where the engine stands, to be watched.
@@ -70,27 +106,45 @@ impl Coordinator {
         self.state.clone()
     }
 
-    /// The engine, to be asked without HTTP.
+    /// Engine, tokenizer and template, to be used without HTTP.
     #[must_use]
-    pub const fn engine(&self) -> &EngineHandle {
-        &self.engine
+    pub const fn api(&self) -> &Api {
+        &self.api
     }
 
-    /// Where the figures go.
-    #[must_use]
-    pub const fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+    /// Serves HTTP, from now until the engine has ended: after a shutdown and the last answer, or on an
+    /// error. While the group forms, and while the last answers end, there is HTTP that says so.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`]: why the engine ended, if it was not asked to.
+    pub async fn serve(self, listener: TcpListener) -> Result<(), CoordinatorError> {
+        let ended = CancellationToken::new();
+        let limits = self.api.limits.clone();
+        let mut http = tokio::spawn({
+            let (router, ended) = (router(self.api), ended.clone());
+            async move { serve(listener, router, &limits, ended).await }
+        });
+        let mut engine = self.engine;
+        tokio::select! {
+            engine = &mut engine => {
+                ended.cancel();
+                http.await?;
+                Ok(engine??)
+            }
+            // It ends before it is told to only if it has panicked.
+            http = &mut http => {
+                http?;
+                Ok(engine.await??)
+            }
+        }
     }
 
-    /// Waits until the engine has ended: after a shutdown and the last answer, or on an error.
+    /// Waits until the engine has ended, without HTTP.
     ///
     /// # Errors
     /// [`CoordinatorError`]: why it ended, if it was not asked to.
     pub async fn ended(self) -> Result<(), CoordinatorError> {
-        match self.task.await {
-            Ok(ended) => Ok(ended?),
-            Err(error) => Err(CoordinatorError::Died(error.to_string())),
-        }
+        Ok(self.engine.await??)
     }
 }
 
@@ -105,4 +159,15 @@ fn facts(checkpoint: &Checkpoint) -> ModelFacts {
         context: number(config.context),
         end_tokens: config.end_tokens.clone(),
     }
+}
+
+/// The fingerprint names build and files: what may change an answer. The world size may not.
+fn served(config: &CoordinatorConfig, facts: &ModelFacts) -> ServedModel {
+    let mut fingerprint = format!("arcmesh-{}-", env!("CARGO_PKG_VERSION"));
+    for byte in facts.digest.iter().take(6) {
+        // Writing to a String cannot fail.
+        let _ = write!(fingerprint, "{byte:02x}");
+    }
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    ServedModel { names: config.served_names.clone(), created, fingerprint }
 }
