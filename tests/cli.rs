@@ -141,8 +141,7 @@ fn arcmesh(home: &Path, words: &[&str]) -> Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         let ours = ["ARCMESH_", "HF_", "PIP_", "XDG_", "COLUMNS"];
-        let proxy = name.to_lowercase().ends_with("_proxy");
-        if proxy || ours.iter().any(|start| name.starts_with(start)) {
+        if ours.iter().any(|start| name.starts_with(start)) {
             command.env_remove(name);
         }
     }

@@ -12,6 +12,7 @@
 //!   that the total is the same to the bit however the segments are spread over ranks.
 
 pub mod candle;
+pub mod cpu;
 
 use checkpoint::{Activation, Matrix};
 

@@ -1,0 +1,88 @@
+//! Sixteen numbers at a time: the instructions that kernels are written in.
+//!
+//! Each kernel is written once, over [`Lanes`]; a path supplies the instructions. All paths give the
+//! same bits: integer arithmetic is exact however it is grouped, and every f32 operation is one IEEE
+//! operation in each path (`fma` rounds once, everywhere). Where lanes are added up, the order is that
+//! of [`Lanes::sum`]. So a new path is one file: 512-bit units hold a whole vector in one register,
+//! and a byte dot product (VNNI) replaces the three instructions behind [`Lanes::mac`].
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+pub(crate) use portable::Portable;
+
+use half::{bf16, f16};
+
+/// Numbers in a vector.
+pub(crate) const LANES: usize = 16;
+/// Bytes in a vector of bytes: 4 for each lane.
+pub(crate) const BYTES: usize = 64;
+
+/// A value of this type is the permission to use the instructions behind it.
+pub(crate) trait Lanes: Copy + Send + Sync + 'static {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Sixteen i32.
+    type I: Copy;
+    /// Sixteen times four bytes.
+    type U: Copy;
+    /// Sixteen sums on the way to i32, perhaps in narrower pieces; see [`Lanes::mac`].
+    type H: Copy;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    fn store(self, x: Self::F, to: &mut [f32; LANES]);
+    fn load_f16(self, x: &[f16; LANES]) -> Self::F;
+    /// Rounds to nearest, ties to even; beyond the range of f16 is infinite.
+    fn store_f16(self, x: Self::F, to: &mut [f16; LANES]);
+    fn load_bf16(self, x: &[bf16; LANES]) -> Self::F;
+
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a × b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a < b ? a : b`, so `b` if either is not a number.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a > b ? a : b`, so `b` if either is not a number.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn abs(self, a: Self::F) -> Self::F;
+    /// `a < b ? yes : no`
+    fn if_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
+    /// 2ⁿ for whole `n` from -126 to 127.
+    fn exp2(self, n: Self::F) -> Self::F;
+    /// Lane `i` plus lane `i + 8`; of these eight, `i` plus `i + 4`; and so on.
+    fn sum(self, a: Self::F) -> f32;
+    /// The greatest lane.
+    fn greatest(self, a: Self::F) -> f32;
+    /// Whole numbers from -127 to 127, as bytes.
+    fn store_i8(self, low: Self::F, high: Self::F, to: &mut [i8; 2 * LANES]);
+    /// Adds each lane, rounded to [`crate::backend::SUM_GRID`], to `sums`.
+    fn add_on_grid(self, sums: &mut [f64; LANES], x: Self::F);
+
+    fn zero(self) -> Self::I;
+    fn float(self, x: Self::I) -> Self::F;
+
+    fn load_bytes(self, x: &[u8; BYTES]) -> Self::U;
+    /// The low half of each byte.
+    fn low(self, x: Self::U) -> Self::U;
+    /// The high half of each byte.
+    fn high(self, x: Self::U) -> Self::U;
+    /// Each byte shifted by `BITS` (positive: left, to higher bits), then masked. Bits that would
+    /// cross into the next byte must be masked away.
+    fn shifted<const BITS: i32>(self, x: Self::U, mask: u8) -> Self::U;
+    fn or(self, a: Self::U, b: Self::U) -> Self::U;
+
+    fn none(self) -> Self::H;
+    /// Each lane: `sum` plus the dot product of its four bytes of `a` (unsigned) with `x`. A path may
+    /// keep two i16 a lane, so with `a ≤ m` only `32767 / (254 × m)` steps may follow one another
+    /// before [`Lanes::widen`].
+    fn mac(self, sum: Self::H, a: Self::U, x: [i8; 4]) -> Self::H;
+    fn widen(self, sum: Self::I, narrow: Self::H) -> Self::I;
+    /// As [`Lanes::mac`], for bytes of any value with 128 taken off: exact at once.
+    fn mac_centred(self, sum: Self::I, a: Self::U, x: [i8; 4]) -> Self::I;
+}

@@ -1,0 +1,237 @@
+//! Rows of x times a packed matrix: all of a decoder's multiplications by weights.
+//!
+//! A block of up to [`BLOCK_ROWS`] rows of x shares each load of weights. However many rows there are,
+//! a row's sums are made by the same operations in the same order, so its result is the same.
+
+use checkpoint::Activation;
+
+use crate::backend::cpu::disjoint::Disjoint;
+use crate::backend::cpu::function::activate;
+use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::path::{Isa, Kernel};
+use crate::backend::cpu::strip::Strip;
+use crate::backend::cpu::team::Team;
+use crate::backend::cpu::tensor::Group;
+use crate::backend::cpu::weight::{Section, Weight, with_tiles};
+
+/// Rows of x that share a load of weights: as many as leave the sums in registers.
+const BLOCK_ROWS: usize = 4;
+/// Rows of x that an item covers, so that they stay in the second-level cache while all tiles of the
+/// item pass by.
+const ITEM_ROWS: usize = 128;
+/// Items a thread, so that a slow one is not waited for long.
+const ITEMS_A_THREAD: usize = 4;
+
+/// Rows of x, plain and quantised.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input<'a> {
+    pub(crate) rows: usize,
+    pub(crate) plain: &'a [f32],
+    /// Empty where the weight has no use for it.
+    pub(crate) quantised: &'a [Group],
+}
+
+/// Where results go: a row for each row of x.
+#[derive(Debug)]
+pub(crate) enum Output<'a> {
+    /// `x · weightᵀ + bias`
+    Plain(Disjoint<'a, f32>),
+    /// `activation(x · gateᵀ) × (x · upᵀ)`
+    Gated(Disjoint<'a, f32>, Activation),
+    /// `x · weightᵀ`: segments rounded to a grid and added in f64.
+    Grid(Disjoint<'a, f64>),
+}
+
+/// Multiplies all rows of `input` by `weight`.
+pub(crate) fn linear(
+    isa: Isa,
+    team: &Team,
+    input: &Input<'_>,
+    weight: &Weight,
+    output: &Output<'_>,
+) {
+    if input.rows == 0 {
+        return;
+    }
+    for section in &weight.sections {
+        with_tiles!(&section.tiles, |strips| {
+            section_of(isa, team, &Job::new(input, weight, section, strips, output));
+        });
+    }
+}
+
+fn section_of<S: Strip + Operand>(isa: Isa, team: &Team, job: &Job<'_, S>) {
+    let tiles = job.section.rows.div_ceil(LANES);
+    let row_items = job.rows.div_ceil(ITEM_ROWS);
+    let tile_items = (team.threads() * ITEMS_A_THREAD).div_ceil(row_items);
+    let tiles_an_item = tiles.div_ceil(tile_items);
+    let tile_items = tiles.div_ceil(tiles_an_item);
+    team.run(row_items * tile_items, &|item| {
+        let (row, tile) = (item / tile_items * ITEM_ROWS, item % tile_items * tiles_an_item);
+        let rows = row..job.rows.min(row + ITEM_ROWS);
+        let tiles = tile..tiles.min(tile + tiles_an_item);
+        isa.run(Span { job, rows, tiles });
+    });
+}
+
+/// Which side of an input a strip is multiplied with.
+pub(crate) trait Operand: Strip {
+    fn of<'a>(input: &Input<'a>) -> &'a [Self::X];
+}
+
+impl<S: Strip<X = X>, X: OneOf> Operand for S {
+    fn of<'a>(input: &Input<'a>) -> &'a [X] {
+        X::of(input)
+    }
+}
+
+/// What x may be made of.
+pub(crate) trait OneOf: Sized {
+    fn of<'a>(input: &Input<'a>) -> &'a [Self];
+}
+
+impl OneOf for f32 {
+    fn of<'a>(input: &Input<'a>) -> &'a [Self] {
+        input.plain
+    }
+}
+
+impl OneOf for Group {
+    fn of<'a>(input: &Input<'a>) -> &'a [Self] {
+        input.quantised
+    }
+}
+
+/// Everything about one section.
+struct Job<'a, S: Strip> {
+    section: &'a Section,
+    strips: &'a [S],
+    /// Strips of a tile, and elements of a row of x.
+    depth: usize,
+    /// Strips of a segment.
+    segment: usize,
+    /// Output columns of the whole matrix.
+    width: usize,
+    rows: usize,
+    x: &'a [S::X],
+    output: &'a Output<'a>,
+}
+
+impl<'a, S: Strip + Operand> Job<'a, S> {
+    fn new(
+        input: &Input<'a>,
+        weight: &Weight,
+        section: &'a Section,
+        strips: &'a [S],
+        output: &'a Output<'a>,
+    ) -> Self {
+        let depth = weight.columns.div_ceil(S::COLUMNS);
+        let segment = weight.segment.map_or(depth, |columns| columns / S::COLUMNS);
+        let x = S::of(input);
+        assert_eq!(x.len(), input.rows * depth, "x has as many columns as the matrix");
+        assert_eq!(weight.gated, matches!(output, Output::Gated(..)), "gate and up go together");
+        Self { section, strips, depth, segment, width: weight.rows, rows: input.rows, x, output }
+    }
+}
+
+/// Some rows times some tiles, on one thread.
+struct Span<'a, S: Strip> {
+    job: &'a Job<'a, S>,
+    rows: std::ops::Range<usize>,
+    tiles: std::ops::Range<usize>,
+}
+
+impl<S: Strip> Kernel for Span<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        for tile in self.tiles {
+            let mut row = self.rows.start;
+            while row + BLOCK_ROWS <= self.rows.end {
+                block::<L, S, BLOCK_ROWS>(l, self.job, row, tile);
+                row += BLOCK_ROWS;
+            }
+            match self.rows.end - row {
+                1 => block::<L, S, 1>(l, self.job, row, tile),
+                2 => block::<L, S, 2>(l, self.job, row, tile),
+                3 => block::<L, S, 3>(l, self.job, row, tile),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `R` rows times one tile (gated: a tile of each).
+#[inline(always)]
+fn block<L: Lanes, S: Strip, const R: usize>(l: L, job: &Job<'_, S>, row: usize, tile: usize) {
+    let depth = job.depth;
+    let x: [&[S::X]; R] = std::array::from_fn(|r| &job.x[(row + r) * depth..][..depth]);
+    let (tiles, segment) = match job.output {
+        Output::Gated(..) => (2, depth),
+        Output::Plain(_) | Output::Grid(_) => (1, job.segment),
+    };
+    let strips = &job.strips[tile * tiles * depth..][..tiles * depth];
+    let mut kept = [[l.splat(0.0); R]; 2];
+    let mut totals = [[0.0; LANES]; R];
+    let mut from = 0;
+    while from < strips.len() {
+        let start = from % depth;
+        let to = from + segment.min(depth - start);
+        let mut sums = [l.splat(0.0); R];
+        let x: [&[S::X]; R] = std::array::from_fn(|r| &x[r][start..][..to - from]);
+        for (at, strip) in strips[from..to].iter().enumerate() {
+            strip.add(l, std::array::from_fn(|r| &x[r][at]), &mut sums);
+        }
+        if let Output::Grid(_) = job.output {
+            for r in 0..R {
+                l.add_on_grid(&mut totals[r], sums[r]);
+            }
+        } else {
+            kept[usize::from(from != 0)] = sums;
+        }
+        from = to;
+    }
+    for r in 0..R {
+        match job.output {
+            Output::Plain(out) => {
+                let bias = job.section.bias.as_ref().map(|bias| l.load(&bias[tile]));
+                let sums = bias.map_or(kept[0][r], |bias| l.add(kept[0][r], bias));
+                write(job, out, row + r, tile, &lanes(l, sums));
+            }
+            Output::Gated(out, activation) => {
+                let gate = activate(l, *activation, kept[0][r]);
+                write(job, out, row + r, tile, &lanes(l, l.mul(gate, kept[1][r])));
+            }
+            Output::Grid(out) => write(job, out, row + r, tile, &totals[r]),
+        }
+    }
+}
+
+#[inline(always)]
+fn lanes<L: Lanes>(l: L, x: L::F) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    l.store(x, &mut lanes);
+    lanes
+}
+
+/// Writes the lanes of a tile that are rows of the matrix.
+#[inline(always)]
+#[expect(unsafe_code, reason = "threads write to parts of one slice")]
+fn write<S: Strip, T: Copy>(
+    job: &Job<'_, S>,
+    out: &Disjoint<'_, T>,
+    row: usize,
+    tile: usize,
+    values: &[T; LANES],
+) {
+    let first = row * job.width + job.section.first + tile * LANES;
+    let filled = LANES.min(job.section.rows - tile * LANES);
+    // SAFETY: each row and tile is computed by one item, once.
+    let to = unsafe { out.part(first..first + filled) };
+    if let Ok(to) = <&mut [T; LANES]>::try_from(&mut *to) {
+        *to = *values;
+    } else {
+        to.copy_from_slice(&values[..filled]);
+    }
+}

@@ -1,0 +1,307 @@
+//! The fast path on a machine without a GPU.
+//!
+//! * Weights stay as the file has them, packed for the instructions of this machine: nothing is lost,
+//!   and a step reads little more than the file's bytes. Plain weights (f32, f16, bf16) are multiplied
+//!   as such.
+//! * x is quantised to 8 bits in groups of 32 columns, once a tensor; dot products of integers are
+//!   exact, and groups are added up in f32 in order.
+//! * Every kernel is written once, over [`lanes::Lanes`]; all paths give the same bits, and a row's
+//!   result depends neither on the rows beside it nor on the number of threads.
+
+mod attend;
+mod blocks;
+mod cache;
+mod codes;
+mod disjoint;
+mod function;
+mod lanes;
+mod linear;
+mod machine;
+mod memory;
+mod pages;
+mod path;
+mod plan;
+mod pool;
+mod rope;
+mod rows;
+mod softmax;
+mod strip;
+mod team;
+mod tensor;
+#[cfg(test)]
+mod tests;
+mod weight;
+
+use checkpoint::Activation;
+
+pub use self::cache::Cache;
+pub use self::path::Path;
+pub use self::rope::Rope;
+pub use self::tensor::Tensor;
+pub use self::weight::Weight;
+use crate::backend::cpu::attend::Attend;
+use crate::backend::cpu::disjoint::Disjoint;
+use crate::backend::cpu::linear::{Input, Output, linear};
+use crate::backend::cpu::memory::Arena;
+use crate::backend::cpu::path::Isa;
+use crate::backend::cpu::plan::Plan;
+use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::rope::Append;
+use crate::backend::cpu::rows::AddNorm;
+use crate::backend::cpu::team::Team;
+use crate::backend::cpu::tensor::{GROUP, Group, quantise};
+use crate::backend::{
+    AttentionShape, Backend, BackendError, CacheShape, Capabilities, MatrixPart, QueryKeyNorm,
+};
+use crate::batch::Batch;
+
+/// This machine's processor as a device.
+#[derive(Debug)]
+pub struct CpuBackend {
+    isa: Isa,
+    team: Team,
+    arena: Arena,
+    numbers: Pool<f32>,
+    groups: Pool<Group>,
+    plan: Plan,
+}
+
+impl CpuBackend {
+    /// A device of `threads` threads, the caller's among them, on the fastest path there is.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`] if threads cannot be started.
+    pub fn new(threads: usize) -> Result<Self, BackendError> {
+        Self::with_path(threads, Path::best())
+    }
+
+    /// A device on a path of choice, for comparison.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::new`]; [`BackendError::Unsupported`] if this machine lacks the instructions.
+    pub fn with_path(threads: usize, path: Path) -> Result<Self, BackendError> {
+        let isa = Isa::new(path)?;
+        let team = Team::new(threads)
+            .map_err(|error| BackendError::Device(format!("cannot start threads: {error}")))?;
+        Ok(Self {
+            isa,
+            team,
+            arena: Arena::default(),
+            numbers: Pool::default(),
+            groups: Pool::default(),
+            plan: Plan::default(),
+        })
+    }
+
+    fn tensor(&self, rows: usize, columns: usize) -> Tensor {
+        Tensor::new(self.numbers.take(rows * columns), columns)
+    }
+
+    /// The rows of `x`, quantised if the weight wants them so.
+    fn input<'x>(&self, x: &'x Tensor, weight: &Weight) -> Input<'x> {
+        let quantised = if weight.takes_groups() {
+            &**x.twin.get_or_init(|| {
+                let mut groups = self.groups.take(x.rows * x.columns.div_ceil(GROUP));
+                quantise(self.isa, &self.team, &x.values, x.columns, &mut groups);
+                groups
+            })
+        } else {
+            &[]
+        };
+        Input { rows: x.rows, plain: &x.values, quantised }
+    }
+
+    fn multiply(&self, x: &Tensor, weight: &Weight, output: &Output<'_>) {
+        linear(self.isa, &self.team, &self.input(x, weight), weight, output);
+    }
+}
+
+impl Backend for CpuBackend {
+    type Tensor = Tensor;
+    type Weight = Weight;
+    type Vector = Vec<f32>;
+    type Rope = Rope;
+    type Cache = Cache;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            backend: "cpu",
+            device: machine::processor(),
+            threads: self.team.threads(),
+            memory_bytes: machine::memory_bytes(),
+        }
+    }
+
+    fn matrix(&mut self, parts: &[MatrixPart<'_>]) -> Result<Weight, BackendError> {
+        weight::matrix(&mut self.arena, &self.team, parts)
+    }
+
+    fn gated(
+        &mut self,
+        gate: &MatrixPart<'_>,
+        up: &MatrixPart<'_>,
+    ) -> Result<Weight, BackendError> {
+        weight::gated(&mut self.arena, &self.team, gate, up)
+    }
+
+    fn segmented(&mut self, part: &MatrixPart<'_>, segment: usize) -> Result<Weight, BackendError> {
+        weight::segmented(&mut self.arena, &self.team, part, segment)
+    }
+
+    fn vector(&mut self, values: &[f32]) -> Result<Vec<f32>, BackendError> {
+        Ok(values.to_vec())
+    }
+
+    fn rope(
+        &mut self,
+        inverse_frequencies: &[f32],
+        attention_factor: f32,
+        positions: usize,
+    ) -> Result<Rope, BackendError> {
+        Ok(Rope::new(inverse_frequencies, attention_factor, positions))
+    }
+
+    fn block_bytes(&self, shape: &CacheShape) -> u64 {
+        cache::block_bytes(shape)
+    }
+
+    fn cache(&mut self, shape: &CacheShape) -> Result<Cache, BackendError> {
+        Cache::new(shape, machine::memory_bytes())
+    }
+
+    fn upload(&mut self, values: &[f32], columns: usize) -> Tensor {
+        let mut x = Tensor::new(self.numbers.take(values.len()), columns);
+        x.values.copy_from_slice(values);
+        x
+    }
+
+    fn norm(&mut self, x: &Tensor, weight: &Vec<f32>, epsilon: f32) -> Tensor {
+        let mut out = self.tensor(x.rows, x.columns);
+        rows::norm(self.isa, &self.team, &x.values, (weight, epsilon), &mut out.values);
+        out
+    }
+
+    fn add_norm(
+        &mut self,
+        residual: &mut Tensor,
+        sum: Tensor,
+        post: Option<&Vec<f32>>,
+        weight: &Vec<f32>,
+        epsilon: f32,
+    ) -> Tensor {
+        let norms = AddNorm { post: post.map(Vec::as_slice), weight, epsilon };
+        let mut normed = Tensor { twin: std::cell::OnceCell::new(), ..sum };
+        residual.twin.take();
+        rows::add_norm(self.isa, &self.team, &mut residual.values, &mut normed.values, norms);
+        normed
+    }
+
+    fn linear(&mut self, x: &Tensor, weight: &Weight) -> Tensor {
+        let mut out = self.tensor(x.rows, weight.rows);
+        self.multiply(x, weight, &Output::Plain(Disjoint::new(&mut out.values)));
+        out
+    }
+
+    fn glu(&mut self, x: &Tensor, gate_up: &Weight, activation: Activation) -> Tensor {
+        let mut out = self.tensor(x.rows, gate_up.rows);
+        self.multiply(x, gate_up, &Output::Gated(Disjoint::new(&mut out.values), activation));
+        out
+    }
+
+    fn rope_append(
+        &mut self,
+        mut qkv: Tensor,
+        norms: Option<QueryKeyNorm<'_, Self>>,
+        rope: &Rope,
+        shape: &AttentionShape,
+        cache: &mut Cache,
+        batch: &Batch,
+    ) -> Tensor {
+        let mut q = self.tensor(qkv.rows, shape.query_heads * shape.head_size);
+        let layout = cache.layout;
+        let append = Append {
+            norms: norms.map(|it| (it.query.as_slice(), it.key.as_slice(), it.epsilon)),
+            rope,
+            shape,
+            layout: &layout,
+            positions: &batch.positions,
+            slots: &batch.slots,
+        };
+        let layer = cache.layer_mut(shape.layer);
+        rope::rope_append(self.isa, &self.team, &mut qkv.values, append, layer, &mut q.values);
+        q
+    }
+
+    fn attend(
+        &mut self,
+        q: &Tensor,
+        shape: &AttentionShape,
+        kv_of_query: &[usize],
+        cache: &Cache,
+        batch: &Batch,
+    ) -> Tensor {
+        let mut out = self.tensor(q.rows, q.columns);
+        let layer = cache.layer(shape.layer);
+        let call = Attend { q: &q.values, shape, layout: &cache.layout, layer, batch };
+        let memory = (&mut self.plan, &self.numbers);
+        attend::attend(self.isa, &self.team, memory, &call, kv_of_query, &mut out.values);
+        out
+    }
+
+    fn partial(
+        &mut self,
+        x: &Tensor,
+        weight: &Weight,
+        out: &mut Vec<f64>,
+    ) -> Result<(), BackendError> {
+        out.resize(x.rows * weight.rows, 0.0);
+        self.multiply(x, weight, &Output::Grid(Disjoint::new(out)));
+        Ok(())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "rounded once to f32")]
+    fn sum(&mut self, total: &[f64], columns: usize) -> Tensor {
+        let mut x = Tensor::new(self.numbers.take(total.len()), columns);
+        for (x, total) in x.values.iter_mut().zip(total) {
+            *x = *total as f32;
+        }
+        x
+    }
+
+    fn rows(&mut self, x: &Tensor, rows: &[usize], out: &mut Vec<f32>) -> Result<(), BackendError> {
+        out.clear();
+        for &row in rows {
+            out.extend_from_slice(&x.values[row * x.columns..][..x.columns]);
+        }
+        Ok(())
+    }
+
+    fn logits(
+        &mut self,
+        x: &Tensor,
+        rows: &[usize],
+        head: &Weight,
+        out: &mut Vec<f32>,
+    ) -> Result<(), BackendError> {
+        let mut wanted = self.tensor(rows.len(), x.columns);
+        for (to, &row) in wanted.values.chunks_exact_mut(x.columns).zip(rows) {
+            to.copy_from_slice(&x.values[row * x.columns..][..x.columns]);
+        }
+        out.resize(rows.len() * head.rows, 0.0);
+        self.multiply(&wanted, head, &Output::Plain(Disjoint::new(out)));
+        Ok(())
+    }
+
+    fn copy_blocks(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) {
+        cache.copy_blocks(pairs);
+    }
+
+    fn swap_out(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) -> Result<(), BackendError> {
+        cache.swap_out(pairs);
+        Ok(())
+    }
+
+    fn swap_in(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) {
+        cache.swap_in(pairs);
+    }
+}

@@ -1,0 +1,75 @@
+//! Which instructions this machine computes with; chosen once, when the backend is made.
+
+use crate::backend::BackendError;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::lanes::Avx2;
+use crate::backend::cpu::lanes::{Lanes, Portable};
+
+/// A set of instructions. All give the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// Any CPU.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+}
+
+impl Path {
+    /// Every path, slowest first.
+    pub const ALL: [Self; 2] = [Self::Portable, Self::Avx2];
+
+    /// Whether this CPU has the instructions.
+    #[must_use]
+    pub fn available(self) -> bool {
+        Isa::new(self).is_ok()
+    }
+
+    /// The fastest path of this CPU.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|path| path.available()).unwrap_or(Self::Portable)
+    }
+}
+
+/// Something to compute, written over [`Lanes`]. `run` must be `#[inline(always)]`, and so must all
+/// that it calls with vectors: only then is it compiled for the instructions of the path.
+pub(crate) trait Kernel {
+    /// What comes of it.
+    type Output;
+
+    fn run<L: Lanes>(self, l: L) -> Self::Output;
+}
+
+/// A path with the permission to take it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Isa {
+    Portable(Portable),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+}
+
+impl Isa {
+    pub(crate) fn new(path: Path) -> Result<Self, BackendError> {
+        let found = match path {
+            Path::Portable => Some(Self::Portable(Portable)),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => Avx2::detect().map(Self::Avx2),
+            #[cfg(not(target_arch = "x86_64"))]
+            Path::Avx2 => None,
+        };
+        found.ok_or_else(|| BackendError::Unsupported {
+            backend: "cpu",
+            what: format!("this machine lacks the instructions of {path:?}"),
+        })
+    }
+
+    /// Runs a kernel with these instructions.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Self::Portable(lanes) => kernel.run(lanes),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(lanes) => lanes.run(kernel),
+        }
+    }
+}

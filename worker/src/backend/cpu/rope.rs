@@ -1,0 +1,183 @@
+//! Rotary embedding, and k and v on their way to the cache.
+
+#![expect(unsafe_code, reason = "threads write to slots of one cache")]
+
+use std::sync::OnceLock;
+
+use half::f16;
+
+use crate::backend::AttentionShape;
+use crate::backend::cpu::cache::Layout;
+use crate::backend::cpu::disjoint::{Disjoint, by_rows};
+use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::path::{Isa, Kernel};
+use crate::backend::cpu::rows::norm_row;
+use crate::backend::cpu::team::Team;
+use crate::backend::cpu::tensor::rows_a_grain;
+
+/// Positions tabulated at a time.
+const PAGE: usize = 256;
+/// The largest finite f16. Values are kept finite, so that a weight of 0 always makes them 0.
+const F16_MAX: f32 = 65_504.0;
+
+/// `cos` and `sin` for every position and pair, tabulated where they are first asked for.
+#[derive(Debug)]
+pub struct Rope {
+    inverse_frequencies: Vec<f32>,
+    factor: f32,
+    pages: Vec<OnceLock<Box<[f32]>>>,
+}
+
+impl Rope {
+    pub(crate) fn new(inverse_frequencies: &[f32], factor: f32, positions: usize) -> Self {
+        let pages = (0..positions.div_ceil(PAGE)).map(|_| OnceLock::new()).collect();
+        Self { inverse_frequencies: inverse_frequencies.to_vec(), factor, pages }
+    }
+
+    /// `cos` and `sin` of each pair at a position.
+    fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let pairs = self.inverse_frequencies.len();
+        let page = self.pages[position / PAGE].get_or_init(|| self.tabulate(position / PAGE));
+        page[position % PAGE * 2 * pairs..][..2 * pairs].split_at(pairs)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
+    #[expect(clippy::cast_precision_loss, reason = "positions are far below 2^53")]
+    fn tabulate(&self, page: usize) -> Box<[f32]> {
+        let pairs = self.inverse_frequencies.len();
+        let mut table = vec![0.0; PAGE * 2 * pairs].into_boxed_slice();
+        for (at, row) in table.chunks_exact_mut((2 * pairs).max(1)).enumerate() {
+            let position = (page * PAGE + at) as f64;
+            let (cos, sin) = row.split_at_mut(pairs);
+            for (i, inverse) in self.inverse_frequencies.iter().enumerate() {
+                let angle = position * f64::from(*inverse);
+                cos[i] = (angle.cos() * f64::from(self.factor)) as f32;
+                sin[i] = (angle.sin() * f64::from(self.factor)) as f32;
+            }
+        }
+        table
+    }
+}
+
+/// Norm weights of query and key heads, and what is added to the mean square.
+pub(crate) type HeadNorms<'a> = (&'a [f32], &'a [f32], f32);
+
+/// What [`rope_append`] works with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Append<'a> {
+    pub(crate) norms: Option<HeadNorms<'a>>,
+    pub(crate) rope: &'a Rope,
+    pub(crate) shape: &'a AttentionShape,
+    pub(crate) layout: &'a Layout,
+    pub(crate) positions: &'a [u32],
+    pub(crate) slots: &'a [u32],
+}
+
+/// Norms and rotates q and k, puts k and v in the cache's `layer`, and q in `out`.
+pub(crate) fn rope_append(
+    isa: Isa,
+    team: &Team,
+    qkv: &mut [f32],
+    append: Append<'_>,
+    layer: &mut [f16],
+    out: &mut [f32],
+) {
+    let shape = append.shape;
+    let wide = (shape.query_heads + 2 * shape.kv_heads) * shape.head_size;
+    let narrow = shape.query_heads * shape.head_size;
+    let layer = Disjoint::new(layer);
+    let grain = rows_a_grain(2 * wide);
+    let rows = append.positions.len();
+    by_rows(team, rows, grain, (qkv, wide), (out, narrow), &|rows, qkv, out| {
+        isa.run(RopeRows { rows, qkv, out, append, layer: &layer });
+    });
+}
+
+struct RopeRows<'a> {
+    rows: std::ops::Range<usize>,
+    qkv: &'a mut [f32],
+    out: &'a mut [f32],
+    append: Append<'a>,
+    layer: &'a Disjoint<'a, f16>,
+}
+
+impl Kernel for RopeRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Append { norms, rope, shape, layout, positions, slots } = self.append;
+        let size = shape.head_size;
+        let query = shape.query_heads * size;
+        let keys = shape.kv_heads * size;
+        for (row, (qkv, out)) in self
+            .rows
+            .zip(self.qkv.chunks_exact_mut(query + 2 * keys).zip(self.out.chunks_exact_mut(query)))
+        {
+            let (cos, sin) = rope.at(positions[row] as usize);
+            let (q, kv) = qkv.split_at_mut(query);
+            let (k, v) = kv.split_at_mut(keys);
+            out.copy_from_slice(q);
+            for head in out.chunks_exact_mut(size) {
+                if let Some((weight, _, epsilon)) = norms {
+                    norm_row(l, head, weight, epsilon);
+                }
+                rotate(head, cos, sin);
+            }
+            let slot = slots[row] as usize;
+            for (at, (k, v)) in k.chunks_exact_mut(size).zip(v.chunks_exact(size)).enumerate() {
+                if let Some((_, weight, epsilon)) = norms {
+                    norm_row(l, k, weight, epsilon);
+                }
+                rotate(k, cos, sin);
+                append_head(l, layout, self.layer, (slot, at), (k, v));
+            }
+        }
+    }
+}
+
+/// Rotates the pairs `i`, `i + size / 2`.
+#[inline(always)]
+fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (low, high) = head.split_at_mut(head.len() / 2);
+    for (((a, b), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    }
+}
+
+/// Puts a head's k and v in their slot.
+#[inline(always)]
+fn append_head<L: Lanes>(
+    l: L,
+    layout: &Layout,
+    layer: &Disjoint<'_, f16>,
+    (slot, head): (usize, usize),
+    (k, v): (&[f32], &[f32]),
+) {
+    let (block, within) = (slot / layout.block_size, slot % layout.block_size);
+    let (page, lane) = (within / LANES, within % LANES);
+    let keys = layout.page(block, head, page);
+    let values = keys + layout.key_page() + lane * layout.value_size();
+    for (at, k) in k.chunks(LANES).enumerate() {
+        for (i, number) in to_f16(l, k).into_iter().enumerate().take(k.len()) {
+            // SAFETY: this slot and head are this row's alone.
+            unsafe { layer.set(keys + (at * LANES + i) * LANES + lane, number) };
+        }
+    }
+    for (at, v) in v.chunks(LANES).enumerate() {
+        let from = values + at * LANES;
+        // SAFETY: this slot and head are this row's alone.
+        unsafe { layer.part(from..from + LANES) }.copy_from_slice(&to_f16(l, v));
+    }
+}
+
+/// Up to a vector of numbers, rounded and kept finite; 0 beyond.
+#[inline(always)]
+fn to_f16<L: Lanes>(l: L, x: &[f32]) -> [f16; LANES] {
+    let mut padded = [0.0; LANES];
+    padded[..x.len()].copy_from_slice(x);
+    let inside = l.max(l.min(l.load(&padded), l.splat(F16_MAX)), l.splat(-F16_MAX));
+    let mut rounded = [f16::ZERO; LANES];
+    l.store_f16(inside, &mut rounded);
+    rounded
+}

@@ -1,0 +1,279 @@
+//! Matrices, packed for this backend.
+
+use checkpoint::BlockKind;
+use half::{bf16, f16};
+
+use crate::backend::cpu::blocks::{self, Codes};
+use crate::backend::cpu::disjoint::by_rows;
+use crate::backend::cpu::lanes::LANES;
+use crate::backend::cpu::memory::{Arena, Region};
+use crate::backend::cpu::strip::{self, CodeBits, Minima, Packed, Plain, Scales, Strip};
+use crate::backend::cpu::team::Team;
+use crate::backend::cpu::tensor::GROUP;
+use crate::backend::{BackendError, MatrixPart};
+
+/// A packed matrix, with its bias.
+#[derive(Debug)]
+pub struct Weight {
+    /// Output columns.
+    pub(crate) rows: usize,
+    /// Input columns.
+    pub(crate) columns: usize,
+    /// Columns added up in f32, for a row-parallel matrix.
+    pub(crate) segment: Option<usize>,
+    /// Tiles of gate and up in turn.
+    pub(crate) gated: bool,
+    /// Rows of one kind, in order.
+    pub(crate) sections: Vec<Section>,
+}
+
+/// Neighbouring rows of a matrix, stored alike.
+#[derive(Debug)]
+pub(crate) struct Section {
+    /// The first output column.
+    pub(crate) first: usize,
+    /// Output columns.
+    pub(crate) rows: usize,
+    /// For each tile, or none at all.
+    pub(crate) bias: Option<Vec<[f32; LANES]>>,
+    pub(crate) tiles: Tiles,
+}
+
+macro_rules! kinds {
+    ($($kind:ident),*) => {
+        /// Tiles of any kind.
+        #[derive(Debug)]
+        pub(crate) enum Tiles {
+            $($kind(Region<strip::$kind>),)*
+        }
+
+        impl Tiles {
+            fn pack(kind: BlockKind, arena: &mut Arena, rows: &Rows<'_, '_>, team: &Team) -> Result<Self, BackendError> {
+                match kind {
+                    $(BlockKind::$kind => Ok(Self::$kind(pack::<strip::$kind>(arena, rows, team)?)),)*
+                }
+            }
+        }
+
+        /// Calls `$call` with `$tiles`: strips of whatever kind `$any` is.
+        macro_rules! with_tiles {
+            ($any:expr, |$tiles:ident| $call:expr) => {
+                match $any {
+                    $($crate::backend::cpu::weight::Tiles::$kind(region) => {
+                        let $tiles = region.as_slice();
+                        $call
+                    })*
+                }
+            };
+        }
+    };
+}
+kinds!(F32, F16, Bf16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K);
+pub(crate) use with_tiles;
+
+impl Weight {
+    /// Whether any section is multiplied with quantised rows.
+    pub(crate) fn takes_groups(&self) -> bool {
+        let plain = |section: &Section| {
+            matches!(section.tiles, Tiles::F32(_) | Tiles::F16(_) | Tiles::Bf16(_))
+        };
+        !self.sections.iter().all(plain)
+    }
+}
+
+/// Packs the rows of all parts, one part after another.
+pub(crate) fn matrix(
+    arena: &mut Arena,
+    team: &Team,
+    parts: &[MatrixPart<'_>],
+) -> Result<Weight, BackendError> {
+    let columns = columns(parts)?;
+    let mut sections = Vec::new();
+    let mut first = 0;
+    for alike in parts.chunk_by(|a, b| a.matrix.kind == b.matrix.kind) {
+        let rows = alike.iter().map(|part| part.rows.len()).sum();
+        let source = Rows { parts: alike, turns: false };
+        let tiles = Tiles::pack(alike[0].matrix.kind, arena, &source, team)?;
+        sections.push(Section { first, rows, bias: bias(alike), tiles });
+        first += rows;
+    }
+    Ok(Weight { rows: first, columns, segment: None, gated: false, sections })
+}
+
+/// Packs gate and up so that a tile of one follows a tile of the other.
+pub(crate) fn gated(
+    arena: &mut Arena,
+    team: &Team,
+    gate: &MatrixPart<'_>,
+    up: &MatrixPart<'_>,
+) -> Result<Weight, BackendError> {
+    let parts = [gate.clone(), up.clone()];
+    let columns = columns(&parts)?;
+    if gate.rows.len() != up.rows.len() {
+        return Err(unsupported("gate and up have different numbers of rows".to_owned()));
+    }
+    if gate.bias.is_some() || up.bias.is_some() {
+        return Err(unsupported("gate or up has a bias".to_owned()));
+    }
+    let rows = gate.rows.len();
+    // Where the two differ in kind, both become what holds either.
+    let kind = if gate.matrix.kind == up.matrix.kind { gate.matrix.kind } else { BlockKind::F32 };
+    let tiles = Tiles::pack(kind, arena, &Rows { parts: &parts, turns: true }, team)?;
+    let sections = vec![Section { first: 0, rows, bias: None, tiles }];
+    Ok(Weight { rows, columns, segment: None, gated: true, sections })
+}
+
+/// Packs a matrix whose columns are added up in f32 within segments only.
+pub(crate) fn segmented(
+    arena: &mut Arena,
+    team: &Team,
+    part: &MatrixPart<'_>,
+    segment: usize,
+) -> Result<Weight, BackendError> {
+    if segment == 0 || !segment.is_multiple_of(GROUP) {
+        return Err(unsupported(format!(
+            "sums over segments of {segment} columns; it needs multiples of {GROUP}"
+        )));
+    }
+    if part.bias.is_some() {
+        return Err(unsupported("a row-parallel matrix has a bias".to_owned()));
+    }
+    let mut weight = matrix(arena, team, std::slice::from_ref(part))?;
+    weight.segment = Some(segment);
+    Ok(weight)
+}
+
+fn unsupported(what: String) -> BackendError {
+    BackendError::Unsupported { backend: "cpu", what }
+}
+
+/// Input columns of the parts, which must agree.
+fn columns(parts: &[MatrixPart<'_>]) -> Result<usize, BackendError> {
+    let columns = parts.first().map_or(0, |part| part.columns.len());
+    if columns == 0 {
+        return Err(unsupported("a matrix without columns".to_owned()));
+    }
+    for part in parts {
+        if part.columns.len() != columns {
+            return Err(unsupported("parts of a matrix have different columns".to_owned()));
+        }
+        if part.matrix.kind.block_numbers() > 1 && !part.columns.start.is_multiple_of(GROUP) {
+            return Err(unsupported(format!(
+                "a slice that begins at column {} of quantised rows; it needs multiples of {GROUP}",
+                part.columns.start
+            )));
+        }
+    }
+    Ok(columns)
+}
+
+/// Biases of the parts tile by tile, if any part has one.
+fn bias(parts: &[MatrixPart<'_>]) -> Option<Vec<[f32; LANES]>> {
+    parts.iter().any(|part| part.bias.is_some()).then(|| {
+        let mut all = Vec::new();
+        for part in parts {
+            let end = all.len() + part.rows.len();
+            all.extend(part.bias.iter().flatten());
+            all.resize(end, 0.0);
+        }
+        all.resize(all.len().next_multiple_of(LANES), 0.0);
+        all.as_chunks::<LANES>().0.to_vec()
+    })
+}
+
+/// The rows that are packed together.
+struct Rows<'a, 'm> {
+    parts: &'a [MatrixPart<'m>],
+    /// A tile of each part in turn; else the rows of all parts one after another.
+    turns: bool,
+}
+
+impl<'a, 'm> Rows<'a, 'm> {
+    fn tiles(&self) -> usize {
+        let rows = self.parts.iter().map(|part| part.rows.len());
+        if self.turns {
+            rows.map(|rows| rows.div_ceil(LANES)).sum()
+        } else {
+            rows.sum::<usize>().div_ceil(LANES)
+        }
+    }
+
+    /// What belongs in a lane of a tile: the row of a part; none in the last, unfilled lanes.
+    fn lane(&self, tile: usize, lane: usize) -> Option<(&'a MatrixPart<'m>, &'m [u8])> {
+        let (parts, mut row) = if self.turns {
+            let turn = tile % self.parts.len();
+            (&self.parts[turn..=turn], tile / self.parts.len() * LANES + lane)
+        } else {
+            (self.parts, tile * LANES + lane)
+        };
+        for part in parts {
+            if row < part.rows.len() {
+                return Some((part, part.matrix.row(part.rows.start + row)));
+            }
+            row -= part.rows.len();
+        }
+        None
+    }
+}
+
+/// Strips that can be filled from a file.
+trait Fill: Strip {
+    /// Fills one lane of a tile's strips with some columns of a row.
+    fn fill(strips: &mut [Self], lane: usize, part: &MatrixPart<'_>, row: &[u8]);
+}
+
+fn pack<S: Fill>(
+    arena: &mut Arena,
+    rows: &Rows<'_, '_>,
+    team: &Team,
+) -> Result<Region<S>, BackendError> {
+    let depth = rows.parts[0].columns.len().div_ceil(S::COLUMNS);
+    let tiles = rows.tiles();
+    let mut region = arena.take::<S>(tiles * depth)?;
+    let none: &mut [f32] = &mut [];
+    by_rows(team, tiles, 1, (region.as_mut_slice(), depth), (none, 0), &|tiles, strips, _| {
+        for lane in 0..LANES {
+            if let Some((part, row)) = rows.lane(tiles.start, lane) {
+                S::fill(strips, lane, part, row);
+            }
+        }
+    });
+    Ok(region)
+}
+
+impl<C: CodeBits, S: Scales, M: Minima> Fill for Packed<C, S, M> {
+    fn fill(strips: &mut [Self], lane: usize, part: &MatrixPart<'_>, row: &[u8]) {
+        let first = part.columns.start / GROUP;
+        for (at, strip) in strips.iter_mut().enumerate() {
+            strip.put(lane, &blocks::group(part.matrix.kind, row, first + at));
+        }
+    }
+}
+
+impl<W: Scales> Fill for Plain<W> {
+    fn fill(strips: &mut [Self], lane: usize, part: &MatrixPart<'_>, row: &[u8]) {
+        let kind = part.matrix.kind;
+        let mut group = (usize::MAX, Codes::NONE);
+        for (strip, column) in strips.iter_mut().zip(part.columns.clone()) {
+            let value = match kind {
+                BlockKind::F32 => {
+                    let at = 4 * column;
+                    f32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]])
+                }
+                BlockKind::F16 => {
+                    f16::from_le_bytes([row[2 * column], row[2 * column + 1]]).to_f32()
+                }
+                BlockKind::Bf16 => {
+                    bf16::from_le_bytes([row[2 * column], row[2 * column + 1]]).to_f32()
+                }
+                _ => {
+                    if group.0 != column / GROUP {
+                        group = (column / GROUP, blocks::group(kind, row, column / GROUP));
+                    }
+                    group.1.number(blocks::zero(kind), column % GROUP)
+                }
+            };
+            strip.0.put(lane, [value; 2]);
+        }
+    }
+}
