@@ -141,7 +141,8 @@ fn arcmesh(home: &Path, words: &[&str]) -> Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         let ours = ["ARCMESH_", "HF_", "PIP_", "XDG_", "COLUMNS"];
-        if ours.iter().any(|start| name.starts_with(start)) {
+        let proxy = name.to_lowercase().ends_with("_proxy");
+        if proxy || ours.iter().any(|start| name.starts_with(start)) {
             command.env_remove(name);
         }
     }

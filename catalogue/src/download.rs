@@ -86,7 +86,7 @@ fn receive(
     to: &Destination<'_>,
     progress: &dyn Fn(Progress<'_>),
 ) -> Result<(), Trouble> {
-    let disk = |source| CatalogueError::Disk { path: to.part.to_path_buf(), source };
+    let disk = |reason| CatalogueError::Disk { path: to.part.to_path_buf(), reason };
     let mut file = store::open(to.part, to.start)?;
     let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
     let mut chunk = vec![0; CHUNK];
@@ -147,7 +147,7 @@ pub(crate) fn sha256(
     name: &str,
     progress: &dyn Fn(Progress<'_>),
 ) -> Result<String, CatalogueError> {
-    let disk = |source| CatalogueError::Disk { path: PathBuf::from(path), source };
+    let disk = |reason| CatalogueError::Disk { path: PathBuf::from(path), reason };
     let mut file = File::open(path).map_err(disk)?;
     let total = Some(file.metadata().map_err(disk)?.len());
     let mut hash = Sha256::new();

@@ -45,12 +45,12 @@ pub enum CatalogueError {
         what: String,
     },
     /// The cache cannot be read or written.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}: {reason}", path.display())]
     Disk {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Another process has been fetching the same for too long.
     #[error("another process has held {} for {minutes} minutes: is it stuck?", path.display())]
@@ -64,7 +64,7 @@ pub enum CatalogueError {
 
 impl CatalogueError {
     pub(crate) fn disk(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        |source| Self::Disk { path: path.to_path_buf(), source }
+        |reason| Self::Disk { path: path.to_path_buf(), reason }
     }
 
     pub(crate) fn damaged(what: impl Into<String>, reason: impl Into<String>) -> Self {

@@ -82,7 +82,7 @@ impl Drawing {
                 match &self.bar {
                     Some(bar) => {
                         bar.set_position(done);
-                        (Some(done) == total).then(|| bar.finish())
+                        (Some(done) == total).then(|| bar.finish_and_clear())
                     }
                     None if phase == Phase::Downloading => self.line(done, total, lines).ok(),
                     // What takes a second or two is one line.

@@ -34,7 +34,7 @@ pub enum ReferenceError {
         nearest: Option<&'static str>,
     },
     /// A path that leads nowhere.
-    #[error("there is no file or folder '{}'", .0.display())]
+    #[error("there is no file or folder '{}'{}", .0.display(), hub_hint(.0))]
     Missing(PathBuf),
     /// `hf:` followed by something else than a repository and a file.
     #[error("'{0}' is not of the form hf:ORG/REPO or hf:ORG/REPO:FILE")]
@@ -135,6 +135,16 @@ fn suggestion(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!(" (did you mean {name}?)"))
 }
 
+/// A repository is easily typed without `hf:`.
+fn hub_hint(path: &Path) -> String {
+    match path.to_str() {
+        Some(text) if parse_hub(text).is_some() && !text.ends_with(".gguf") => {
+            format!("; for a repository of the Hugging Face hub say hf:{text}")
+        }
+        _ => String::new(),
+    }
+}
+
 fn names() -> String {
     ENTRIES.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
 }
@@ -175,7 +185,10 @@ mod tests {
         for missing in ["absent.gguf", "./absent", "../../absent", "/absent/absent"] {
             let refused = ModelReference::parse(missing);
             assert_eq!(refused, Err(ReferenceError::Missing(missing.into())));
+            assert!(!refused.unwrap_err().to_string().contains("hf:"));
         }
+        let message = ModelReference::parse("Qwen/Qwen3-0.6B").unwrap_err().to_string();
+        assert!(message.ends_with("say hf:Qwen/Qwen3-0.6B"), "{message}");
     }
 
     #[test]

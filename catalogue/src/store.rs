@@ -45,7 +45,7 @@ pub(crate) fn lock(
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::Error(source)) => return Err(CatalogueError::Disk { path, source }),
+            Err(TryLockError::Error(reason)) => return Err(CatalogueError::Disk { path, reason }),
             Err(TryLockError::WouldBlock) if begin.elapsed() > LOCK_WAIT_MAX => {
                 return Err(CatalogueError::Busy { path, minutes: LOCK_WAIT_MAX.as_secs() / 60 });
             }

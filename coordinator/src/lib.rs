@@ -4,6 +4,12 @@
 
 mod coordinator;
 
+mod api;
+
+mod prompt;
+
+mod answer;
+
 mod engine;
 
 mod cluster;
@@ -12,6 +18,7 @@ mod metrics;
 
 mod config;
 
+pub use api::{Api, ApiKeys, ApiLimits, Origins, Overlong, ServedModel, router, serve};
 pub use cluster::{ClusterError, Member, MemberError, MemberRequest, connect};
 pub use config::{ConfigError, CoordinatorConfig, Patience, ServingLimits};
 pub use coordinator::{Coordinator, CoordinatorError};
@@ -20,3 +27,6 @@ pub use engine::{
     SubmitError, start,
 };
 pub use metrics::Metrics;
+pub use prompt::{
+    ChatTemplate, Conversation, Rendered, Specials, TemplateError, Tokenizer, TokenizerError,
+};

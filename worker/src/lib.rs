@@ -3,6 +3,10 @@
 //! Modules stand in the order in which a step meets them; each uses only those below it. Blank lines
 //! keep the formatter from sorting them.
 
+pub mod service;
+
+pub mod rank;
+
 pub mod runner;
 
 pub mod sampler;
@@ -17,7 +21,13 @@ pub mod collective;
 
 pub mod batch;
 
+pub mod metrics;
+
+pub mod config;
+
 mod memory;
+
+mod telemetry;
 
 pub use model::{Fault, Operation, StepError};
 pub use runner::{BackendChoice, LoadError, LoadOrder, Loaded, OrderError, Runner};

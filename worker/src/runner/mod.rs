@@ -28,6 +28,18 @@ pub enum BackendChoice {
     Cpu,
 }
 
+impl BackendChoice {
+    /// What the device is, without loading anything.
+    #[must_use]
+    pub fn capabilities(self, threads: usize) -> Capabilities {
+        let host = Candle::new(threads).capabilities();
+        match self {
+            Self::Candle => host,
+            Self::Cpu => Capabilities { backend: "cpu", ..host },
+        }
+    }
+}
+
 /// Why a rank could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

@@ -1,0 +1,5 @@
+//! Tokens' bytes to text, bit by bit.
+
+mod text;
+
+pub(crate) use text::{AnswerText, StopStrings};

@@ -1,0 +1,109 @@
+//! API keys: who may ask.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::Response;
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::api::Shared;
+use crate::api::error::ApiError;
+
+/// Bytes of the longest key: all are compared at this length.
+const KEY_BYTES_MAX: usize = 512;
+/// Open to all: they must work for whoever watches the process, and tell nothing of requests.
+const OPEN: [&str; 3] = ["/health", "/ready", "/metrics"];
+
+/// Keys of which a request must have one; none: no key is needed. Never shown.
+#[derive(Clone, Default)]
+pub struct ApiKeys(Vec<Key>);
+
+/// A key, padded, so that comparing it takes the same time whatever it is compared with.
+#[derive(Clone)]
+struct Key {
+    bytes: [u8; KEY_BYTES_MAX],
+    length: u64,
+}
+
+impl ApiKeys {
+    /// Empty ones and those longer than 512 bytes are left out: no request could have them.
+    #[must_use]
+    pub fn new(keys: &[String]) -> Self {
+        Self(keys.iter().filter(|key| !key.is_empty()).filter_map(|key| Key::new(key)).collect())
+    }
+
+    fn accept(&self, given: &str) -> bool {
+        let Some(given) = Key::new(given) else { return false };
+        // Every key is looked at, whichever fits.
+        let found = self.0.iter().fold(Choice::from(0), |found, key| {
+            found | (key.bytes.ct_eq(&given.bytes) & key.length.ct_eq(&given.length))
+        });
+        found.into()
+    }
+}
+
+impl fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKeys({})", self.0.len())
+    }
+}
+
+impl Key {
+    fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; KEY_BYTES_MAX];
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        Some(Self { bytes, length: u64::try_from(text.len()).ok()? })
+    }
+}
+
+/// Lets a request through that has a key, or needs none.
+pub(super) async fn check(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let keys = &shared.api.keys;
+    if keys.0.is_empty() || OPEN.contains(&request.uri().path()) {
+        return Ok(next.run(request).await);
+    }
+    let given = request.headers().get(AUTHORIZATION);
+    let error = match given.and_then(|value| bearer(value.to_str().ok()?)) {
+        Some(key) if keys.accept(key) => return Ok(next.run(request).await),
+        Some(_) => ApiError::WrongKey,
+        None => ApiError::NoKey,
+    };
+    shared.api.metrics.auth_failed();
+    Err(error)
+}
+
+/// The key of `Bearer key`.
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, key) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_accepted_only_whole() {
+        let keys = ApiKeys::new(&["one".to_owned(), "zwei".to_owned(), String::new()]);
+        assert!(keys.accept("one") && keys.accept("zwei"));
+        for wrong in ["", "on", "onee", "ONE", "one\0", "drei", &"x".repeat(1000)] {
+            assert!(!keys.accept(wrong), "{wrong}");
+        }
+        assert_eq!(format!("{keys:?}"), "ApiKeys(2)");
+    }
+
+    #[test]
+    fn the_scheme_is_bearer_in_any_case() {
+        assert_eq!(bearer("Bearer k"), Some("k"));
+        assert_eq!(bearer("bearer  k "), Some("k"));
+        assert_eq!(bearer("Basic k"), None);
+        assert_eq!(bearer("k"), None);
+    }
+}

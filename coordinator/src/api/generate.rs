@@ -1,0 +1,152 @@
+//! From a request to an answer that has begun: what both ways to ask have in common.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use futures::stream::{BoxStream, SelectAll, StreamExt, select_all, unfold};
+use scheduler::{NewGroup, TokenCount, TokenId};
+use uuid::Uuid;
+
+use crate::api::choices::{Choices, Piece};
+use crate::api::error::ApiError;
+use crate::api::observe::Seen;
+use crate::api::openai::{CachedTokens, Usage};
+use crate::api::parameters::{Delivery, Endpoint, Parameters};
+use crate::api::prompts::{Asked, Prompt, blocking, prepare};
+use crate::api::{Shared, body, sse, whole};
+use crate::metrics::Metrics;
+
+/// What all choices of a request become, as it comes.
+pub(super) type Pieces = SelectAll<BoxStream<'static, Piece>>;
+
+/// What is the same in every chunk of an answer.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub(super) endpoint: Endpoint,
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) model: String,
+    pub(super) fingerprint: String,
+}
+
+/// Notices a client that goes away before its answer is complete.
+#[derive(Debug)]
+pub(super) struct Attention {
+    metrics: Arc<Metrics>,
+    complete: bool,
+}
+
+/// Reads, checks, submits, and gives the answer as it was asked for.
+pub(super) async fn generate(
+    shared: &Arc<Shared>,
+    seen: Seen,
+    request: Request,
+    endpoint: Endpoint,
+) -> Result<Response, ApiError> {
+    let body = body::read(request, shared).await?;
+    let asked = blocking(shared, move |api| prepare(api, endpoint, &body)).await?;
+    let Asked { model, parameters, prompts, ignored, effective_max } = asked;
+    let parameters = Arc::new(parameters);
+    let choices = prompts.len() * parameters.sequences as usize;
+    let mut attention = Attention { metrics: Arc::clone(&shared.api.metrics), complete: false };
+    let submitted = submit(shared, &seen, &parameters, prompts, endpoint).await;
+    // A refusal is not a client that goes away.
+    let pieces = submitted.inspect_err(|_| attention.complete())?;
+    let envelope = Envelope {
+        endpoint,
+        id: id(endpoint),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        model,
+        fingerprint: shared.api.model.fingerprint.clone(),
+    };
+    let mut response = match parameters.delivery {
+        Delivery::Whole => whole::respond(pieces, choices, &envelope, attention).await?,
+        Delivery::Stream { usage } => {
+            let every = shared.api.limits.keep_alive_every;
+            sse::respond(pieces, choices, envelope, attention, usage, every)
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        HeaderName::from_static("x-max-tokens-effective"),
+        HeaderValue::from(effective_max),
+    );
+    if let (false, Ok(ignored)) = (ignored.is_empty(), HeaderValue::from_str(&ignored)) {
+        headers.insert(HeaderName::from_static("x-arcmesh-ignored"), ignored);
+    }
+    Ok(response)
+}
+
+/// A group for each prompt. If one is refused, those before it are dropped, which cancels them.
+async fn submit(
+    shared: &Arc<Shared>,
+    seen: &Seen,
+    parameters: &Arc<Parameters>,
+    prompts: Vec<Prompt>,
+    endpoint: Endpoint,
+) -> Result<Pieces, ApiError> {
+    let api = &shared.api;
+    let mut streams = Vec::with_capacity(prompts.len());
+    for (prompt, index) in prompts.into_iter().zip((0..).step_by(parameters.sequences as usize)) {
+        let Prompt { tokens, echo } = prompt;
+        let length = tokens.len();
+        let group = group(tokens, parameters);
+        let answer = api.engine.submit(group, seen.arrival, seen.id.clone()).await;
+        let answer = answer.map_err(|error| ApiError::refused(&error, endpoint.prompt_field()))?;
+        let tokenizer = Arc::clone(&api.tokenizer);
+        let choices = Choices::new(answer, tokenizer, Arc::clone(parameters), index, length, &echo);
+        let pieces = unfold(choices, |mut choices| async move {
+            choices.next().await.map(|piece| (piece, choices))
+        });
+        streams.push(pieces.boxed());
+    }
+    Ok(select_all(streams))
+}
+
+fn group(tokens: Vec<u32>, parameters: &Parameters) -> NewGroup {
+    NewGroup {
+        prompt: tokens.into_iter().map(TokenId).collect(),
+        sequences: parameters.sequences,
+        sampling: parameters.sampling,
+        tokens_max: parameters.tokens_max.map(TokenCount),
+        tokens_min: TokenCount(parameters.tokens_min),
+        ignore_end: parameters.ignore_end,
+        stop_tokens: parameters.stop_tokens.iter().copied().map(TokenId).collect(),
+    }
+}
+
+fn id(endpoint: Endpoint) -> String {
+    let prefix = match endpoint {
+        Endpoint::Chat => "chatcmpl",
+        Endpoint::Completions => "cmpl",
+    };
+    format!("{prefix}-{}", Uuid::new_v4().simple())
+}
+
+/// As clients count.
+pub(super) fn usage(spent: crate::api::choices::Spent) -> Usage {
+    Usage {
+        prompt_tokens: spent.prompt,
+        completion_tokens: spent.completion,
+        total_tokens: spent.prompt + spent.completion,
+        prompt_tokens_details: CachedTokens { cached_tokens: spent.cached },
+    }
+}
+
+impl Attention {
+    /// All was said.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Attention {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.metrics.client_disconnected();
+        }
+    }
+}

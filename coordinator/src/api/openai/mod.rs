@@ -1,0 +1,9 @@
+//! The JSON that goes out, as OpenAI's clients expect it. The only types here that are serialized.
+
+mod answer;
+mod other;
+
+pub(crate) use answer::{
+    Answered, CachedTokens, Delta, DeltaChoice, Message, MessageChoice, TextChoice, Usage,
+};
+pub(crate) use other::{ErrorBody, ErrorObject, Model, ModelList, Status, Text, Tokens, Version};

@@ -1,0 +1,216 @@
+//! How an answer is to be made: sampling, length, stops, delivery. Checked, with defaults filled in.
+
+use scheduler::Sampling;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::answer::StopStrings;
+use crate::api::error::ApiError;
+use crate::api::fields::Fields;
+use crate::api::limits::ApiLimits;
+
+/// Stop strings of a request; OpenAI allows 4.
+const STOP_STRINGS_MAX: usize = 16;
+/// Bytes of a stop string: so much text may be held back.
+const STOP_BYTES_MAX: usize = 1024;
+/// Stop tokens of a request.
+const STOP_TOKENS_MAX: usize = 128;
+/// Beyond this, every distribution is flat.
+const TEMPERATURE_MAX: f64 = 100.0;
+/// What `/v1/completions` generates where nothing is said.
+const LEGACY_TOKENS: u32 = 16;
+
+/// Which of the two ways to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completions,
+}
+
+impl Endpoint {
+    /// The field that the prompt comes in.
+    pub(super) const fn prompt_field(self) -> &'static str {
+        match self {
+            Self::Chat => "messages",
+            Self::Completions => "prompt",
+        }
+    }
+}
+
+/// How the answer is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// All at once.
+    Whole,
+    /// As it grows; with the usage at the end, if asked for.
+    Stream { usage: bool },
+}
+
+/// How an answer is to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Parameters {
+    pub(super) sampling: Sampling,
+    /// For each prompt.
+    pub(super) sequences: u32,
+    pub(super) tokens_max: Option<u32>,
+    pub(super) tokens_min: u32,
+    pub(super) ignore_end: bool,
+    pub(super) stop: StopStrings,
+    pub(super) stop_tokens: Vec<u32>,
+    /// The token that ended an answer is part of its text.
+    pub(super) stop_shown: bool,
+    /// Control tokens are part of the text.
+    pub(super) special_shown: bool,
+    pub(super) delivery: Delivery,
+}
+
+impl Parameters {
+    /// Takes them from a request; `stops` end an answer besides those asked for.
+    pub(super) fn take(
+        fields: &mut Fields<'_>,
+        endpoint: Endpoint,
+        stops: &[&str],
+        limits: &ApiLimits,
+    ) -> Result<Self, ApiError> {
+        let tokens_max = tokens_max(fields, endpoint)?;
+        let tokens_min = count(fields, "min_tokens", 0)?.unwrap_or(0);
+        if tokens_max.is_some_and(|most| tokens_min > most) {
+            return Err(ApiError::invalid("min_tokens", "min_tokens must not exceed max_tokens"));
+        }
+        let sequences = count(fields, "n", 1)?.unwrap_or(1);
+        if sequences > limits.sequences_max {
+            let message = format!("n must be at most {}", limits.sequences_max);
+            return Err(ApiError::invalid("n", message));
+        }
+        best_of(fields, sequences)?;
+        let stop_shown = fields.flag("include_stop_str_in_output")?;
+        let mut strings = stop_strings(fields)?;
+        strings.extend(stops.iter().map(|&stop| stop.to_owned()));
+        Ok(Self {
+            sampling: sampling(fields)?,
+            sequences,
+            tokens_max,
+            tokens_min,
+            ignore_end: fields.flag("ignore_eos")?,
+            stop: StopStrings::new(strings, stop_shown),
+            stop_tokens: stop_tokens(fields)?,
+            stop_shown,
+            special_shown: fields.take("skip_special_tokens")? == Some(false),
+            delivery: delivery(fields)?,
+        })
+    }
+}
+
+fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {
+    let temperature = within(fields, "temperature", 0.0, TEMPERATURE_MAX)?.unwrap_or(1.0);
+    // OpenAI takes 0 here: the likeliest token alone.
+    let top_p = within(fields, "top_p", 0.0, 1.0)?.unwrap_or(1.0).max(f32::MIN_POSITIVE);
+    let min_p = within(fields, "min_p", 0.0, 1.0)?.unwrap_or(0.0);
+    let top_k = match fields.integer("top_k")? {
+        None | Some(-1 | 0) => 0,
+        Some(top_k) => u32::try_from(top_k.clamp(-2, i64::from(u32::MAX)))
+            .map_err(|_| ApiError::invalid("top_k", "top_k must be -1, 0 or more"))?,
+    };
+    Ok(Sampling { temperature, top_p, top_k, min_p, seed: seed(fields)? })
+}
+
+/// Any number is a seed; without one, the answer is another each time.
+fn seed(fields: &mut Fields<'_>) -> Result<u64, ApiError> {
+    let Some(number) = fields.take::<serde_json::Number>("seed")? else {
+        return Ok(Uuid::new_v4().as_u64_pair().0);
+    };
+    let signed = number.as_i64().map(i64::cast_unsigned);
+    Ok(signed.or(number.as_u64()).unwrap_or_else(|| number.as_f64().unwrap_or(0.0).to_bits()))
+}
+
+fn within(
+    fields: &mut Fields<'_>,
+    field: &str,
+    least: f64,
+    most: f64,
+) -> Result<Option<f32>, ApiError> {
+    match fields.number(field)? {
+        #[expect(clippy::cast_possible_truncation, reason = "within bounds that f32 holds")]
+        Some(number) if (least..=most).contains(&number) => Ok(Some(number as f32)),
+        Some(_) => {
+            let message = format!("{field} must be between {least} and {most}");
+            Err(ApiError::invalid(field, message))
+        }
+        None => Ok(None),
+    }
+}
+
+/// A whole number from `least` on; more than fits counts as the most that does.
+fn count(fields: &mut Fields<'_>, field: &str, least: i64) -> Result<Option<u32>, ApiError> {
+    match fields.integer(field)? {
+        Some(number) if number < least => {
+            Err(ApiError::invalid(field, format!("{field} must be at least {least}")))
+        }
+        Some(number) => Ok(Some(u32::try_from(number).unwrap_or(u32::MAX))),
+        None => Ok(None),
+    }
+}
+
+fn tokens_max(fields: &mut Fields<'_>, endpoint: Endpoint) -> Result<Option<u32>, ApiError> {
+    let old = count(fields, "max_tokens", 1)?;
+    match endpoint {
+        Endpoint::Chat => Ok(count(fields, "max_completion_tokens", 1)?.or(old)),
+        Endpoint::Completions => Ok(Some(old.unwrap_or(LEGACY_TOKENS))),
+    }
+}
+
+fn best_of(fields: &mut Fields<'_>, sequences: u32) -> Result<(), ApiError> {
+    match count(fields, "best_of", 1)? {
+        Some(best_of) if best_of < sequences => {
+            Err(ApiError::invalid("best_of", "best_of must not be less than n"))
+        }
+        Some(best_of) if best_of > sequences => {
+            let message = "best_of greater than n is not supported".to_owned();
+            Err(ApiError::Unsupported { param: "best_of".to_owned(), message })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn stop_strings(fields: &mut Fields<'_>) -> Result<Vec<String>, ApiError> {
+    let Some(raw) = fields.raw("stop") else { return Ok(Vec::new()) };
+    let wrong = |message: &str| ApiError::invalid("stop", message);
+    let strings = one_or_more(raw).ok_or_else(|| wrong("stop must be a string or strings"))?;
+    if strings.len() > STOP_STRINGS_MAX {
+        return Err(wrong(&format!("stop must have at most {STOP_STRINGS_MAX} strings")));
+    }
+    if strings.iter().any(String::is_empty) {
+        return Err(wrong("stop must not contain an empty string"));
+    }
+    if strings.iter().any(|string| string.len() > STOP_BYTES_MAX) {
+        return Err(wrong(&format!("a stop string must have at most {STOP_BYTES_MAX} bytes")));
+    }
+    Ok(strings)
+}
+
+fn one_or_more(raw: &RawValue) -> Option<Vec<String>> {
+    if raw.get().starts_with('"') {
+        return serde_json::from_str(raw.get()).ok().map(|string| vec![string]);
+    }
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn stop_tokens(fields: &mut Fields<'_>) -> Result<Vec<u32>, ApiError> {
+    let tokens: Vec<u32> = fields.take("stop_token_ids")?.unwrap_or_default();
+    if tokens.len() > STOP_TOKENS_MAX {
+        let message = format!("stop_token_ids must have at most {STOP_TOKENS_MAX} tokens");
+        return Err(ApiError::invalid("stop_token_ids", message));
+    }
+    Ok(tokens)
+}
+
+fn delivery(fields: &mut Fields<'_>) -> Result<Delivery, ApiError> {
+    let stream = fields.flag("stream")?;
+    let usage = match fields.raw("stream_options") {
+        None => false,
+        Some(options) => Fields::of_item("stream_options", options)?.flag("include_usage")?,
+    };
+    Ok(if stream { Delivery::Stream { usage } } else { Delivery::Whole })
+}

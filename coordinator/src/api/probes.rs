@@ -1,0 +1,38 @@
+//! For whoever watches the process: is it there, can it be asked, what is it, how does it fare.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use crate::api::Shared;
+use crate::api::error::ApiError;
+use crate::api::openai::{Status, Version};
+use crate::api::prompts::not_ready;
+
+/// `GET /health`: the process is alive.
+pub(super) async fn health() -> Response {
+    Json(Status { status: "ok" }).into_response()
+}
+
+/// `GET /ready`: a step has gone through all ranks, and a request would be answered.
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let state = shared.api.engine.state();
+    if !state.is_ready() {
+        return Err(ApiError::NotReady(not_ready(&state)));
+    }
+    Ok(Json(Status { status: "ready" }).into_response())
+}
+
+/// `GET /version`
+pub(super) async fn version() -> Response {
+    Json(Version { version: env!("CARGO_PKG_VERSION") }).into_response()
+}
+
+/// `GET /metrics`, in Prometheus' text format.
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let text = shared.api.metrics.render();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}

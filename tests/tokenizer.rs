@@ -1,0 +1,113 @@
+//! The tokenizers of real models against the ids that llama.cpp gives the same strings.
+//!
+//! The strings and ids are data (`scripts/tokenizer.py` wrote them). The models are fetched on first
+//! use and taken from the cache after that.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::path::{Path, PathBuf};
+
+use catalogue::{HubSettings, ModelReference, Patience, Settings};
+use checkpoint::Checkpoint;
+use coordinator::{Specials, Tokenizer};
+use serde_json::Value;
+
+/// Gemma's file calls this one text; llama.cpp takes every `</s>` for a control token whatever the
+/// file says, and so never finds it where control tokens are not parsed.
+const GEMMA_DIFFERS: [(&str, &[u32]); 1] = [("</s>", &[212])];
+
+/// What SmolLM2's vocabulary has no symbols for: these bytes leave no trace.
+const SMOLLM2_LACKS: [u8; 21] = [
+    0x04, 0x06, 0x13, 0x14, 0x16, 0x1d, 0xc0, 0xc1, 0xf1, 0xf2, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa,
+    0xfb, 0xfc, 0xfd, 0xfe, 0xff,
+];
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has no configuration: it shares the command's cache"
+)]
+fn settings() -> Settings {
+    let folder = |name| std::env::var(name).ok().filter(|path: &String| !path.is_empty());
+    let caches = folder("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| {
+        PathBuf::from(folder("HOME").expect("HOME says where caches are")).join(".cache")
+    });
+    let cache = folder("ARCMESH_CACHE").map_or_else(|| caches.join("arcmesh"), PathBuf::from);
+    Settings {
+        index: folder("ARCMESH_PYPI_INDEX").unwrap_or_else(|| Settings::INDEX.to_owned()),
+        hub: HubSettings {
+            cache: cache.join("hub"),
+            endpoint: HubSettings::ENDPOINT.to_owned(),
+            token: None,
+            offline: false,
+        },
+        cache,
+        patience: Patience::default(),
+    }
+}
+
+fn tokenizer(name: &str) -> Tokenizer {
+    let reference = ModelReference::parse(name).unwrap();
+    let path = catalogue::resolve(&reference, &settings(), &|_| {}).unwrap();
+    Tokenizer::from_source(Checkpoint::open(&path).unwrap().vocabulary().unwrap(), None).unwrap()
+}
+
+fn data(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// Strings with the ids that are expected where control tokens are text, and where they are parsed.
+fn corpus(name: &str) -> Vec<(String, Vec<u32>, Vec<u32>)> {
+    let texts = data("tokenizer_corpus.json");
+    let tokens = data(name);
+    assert_eq!(texts.len(), tokens.len());
+    let line = |(text, tokens): (Value, Value)| {
+        let plain = ids(&tokens["plain"]);
+        let parsed = tokens.get("parsed").map_or_else(|| plain.clone(), ids);
+        (text.as_str().unwrap().to_owned(), plain, parsed)
+    };
+    texts.into_iter().zip(tokens).map(line).collect()
+}
+
+fn compare(tokenizer: &Tokenizer, name: &str, differs: &[(&str, &[u32])]) {
+    let corpus = corpus(name);
+    assert!(corpus.len() > 600);
+    for (text, plain, parsed) in &corpus {
+        let known = differs.iter().find(|(exception, _)| exception == text);
+        let plain = known.map_or(plain.as_slice(), |(_, ours)| ours);
+        assert_eq!(tokenizer.encode(text, Specials::Ignore, false).unwrap(), plain, "{text:?}");
+        assert_eq!(tokenizer.encode(text, Specials::Parse, false).unwrap(), *parsed, "{text:?}");
+    }
+}
+
+#[test]
+fn smollm2_gives_the_ids_that_llama_cpp_gives() {
+    let tokenizer = tokenizer("smollm2-135m-instruct");
+    compare(&tokenizer, "tokenizer_smollm2.json", &[]);
+    assert_eq!(tokenizer.vocabulary(), 49_152);
+    assert_eq!(tokenizer.control_token("<|im_end|>"), Some(2));
+    for (text, ..) in corpus("tokenizer_smollm2.json") {
+        let bytes = text.bytes().filter(|byte| !SMOLLM2_LACKS.contains(byte)).collect::<Vec<_>>();
+        let tokens = tokenizer.encode(&text, Specials::Parse, false).unwrap();
+        let found = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token).unwrap());
+        assert_eq!(found.copied().collect::<Vec<_>>(), bytes, "{text:?}");
+    }
+}
+
+#[test]
+fn gemma_gives_the_ids_that_llama_cpp_gives() {
+    let tokenizer = tokenizer("gemma-3-270m");
+    compare(&tokenizer, "tokenizer_gemma3.json", &GEMMA_DIFFERS);
+    assert_eq!(tokenizer.vocabulary(), 262_144);
+    assert_eq!(tokenizer.control_token("<eos>"), Some(1));
+    for (text, ..) in corpus("tokenizer_gemma3.json") {
+        let tokens = tokenizer.encode(&text, Specials::Parse, false).unwrap();
+        // The vocabulary writes a space as this letter, so the letter itself comes back as a space.
+        let expected = text.replace('▁', " ");
+        assert_eq!(tokenizer.decode(&tokens, false).unwrap(), expected, "{text:?}");
+    }
+}

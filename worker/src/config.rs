@@ -1,0 +1,16 @@
+//! What a worker is started with.
+
+use crate::runner::BackendChoice;
+
+/// One worker, or all ranks of one process. Plain data: whoever reads flags has checked it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// The model, as it was given; for messages.
+    pub model: String,
+    /// Which backend computes.
+    pub backend: BackendChoice,
+    /// Threads that compute, for each rank.
+    pub threads: usize,
+    /// Name of this machine; for messages and metrics.
+    pub node: String,
+}

@@ -1,0 +1,140 @@
+//! What a worker exports: every series, declared once and touched where things happen.
+//!
+//! Series of a rank carry the label `rank`. A worker of its own does not know its rank before it is
+//! told, and may be told another later: until then the label is `none`, and its series move with it.
+//! Ranks that share a process share one [`WorkerMetrics`].
+
+mod declare;
+mod of_rank;
+
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+
+use crate::metrics::declare::Declare;
+use crate::telemetry;
+
+pub use crate::metrics::of_rank::RankMetrics;
+pub(crate) use crate::metrics::of_rank::{Moved, Outcome, Phase};
+
+/// The registry of one process's workers. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct WorkerMetrics {
+    registry: Registry,
+    /// One for each rank, always 1.
+    info: IntGaugeVec,
+    families: of_rank::Families,
+    rpcs: IntCounterVec,
+    resident: IntGauge,
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WorkerMetrics {
+    /// All series, at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let declare = Declare { registry: &registry };
+        let families = of_rank::Families::declare(&declare);
+        let rpcs = declare.counters(
+            "arcmesh_worker_rpcs_total",
+            "gRPC calls, by method and how they ended",
+            &["method", "outcome"],
+        );
+        for method in ["describe", "load", "steps", "exchange"] {
+            for outcome in ["ok", "error"] {
+                rpcs.with_label_values(&[method, outcome]).inc_by(0);
+            }
+        }
+        // The process as a whole has no rank: an empty label is none.
+        let resident = families.memory.with_label_values(&["", "resident"]);
+        let info = declare.gauges(
+            "arcmesh_worker_info",
+            "What each rank is: always 1",
+            &["version", "backend", "device", "node", "rank", "world"],
+        );
+        Self { info, families, rpcs, resident, registry }
+    }
+
+    /// All series in Prometheus' text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let resident = telemetry::resident_bytes().unwrap_or(0);
+        self.resident.set(i64::try_from(resident).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        // Writing to a String cannot fail, and every family has a name and a value.
+        drop(TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text));
+        text
+    }
+
+    /// A gRPC call ended.
+    pub(crate) fn rpc(&self, method: &str, ok: bool) {
+        self.rpcs.with_label_values(&[method, if ok { "ok" } else { "error" }]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_worker_exports_every_series_at_zero_and_says_that_it_is_up() {
+        let metrics = WorkerMetrics::new();
+        let _rank = metrics.rank(None);
+        let text = metrics.render();
+        for line in [
+            "arcmesh_worker_up{rank=\"none\"} 1",
+            "arcmesh_worker_ready{rank=\"none\"} 0",
+            "arcmesh_worker_kv_blocks_capacity{rank=\"none\",tier=\"device\"} 0",
+            "arcmesh_worker_kv_blocks_used{rank=\"none\",tier=\"host\"} 0",
+            "arcmesh_worker_kv_cache_usage_ratio{rank=\"none\"} 0",
+            "arcmesh_worker_step_seconds_count{phase=\"mixed\",rank=\"none\"} 0",
+            "arcmesh_worker_step_seconds_bucket{phase=\"decode\",rank=\"none\",le=\"0.0005\"} 0",
+            "arcmesh_worker_collective_seconds_count{part=\"wait\",rank=\"none\"} 0",
+            "arcmesh_worker_collective_bytes_total{direction=\"sent\",rank=\"none\"} 0",
+            "arcmesh_worker_steps_total{outcome=\"numeric\",rank=\"none\"} 0",
+            "arcmesh_worker_steps_total{outcome=\"refused\",rank=\"none\"} 0",
+            "arcmesh_worker_loads_total{outcome=\"failed\",rank=\"none\"} 0",
+            "arcmesh_worker_rpcs_total{method=\"exchange\",outcome=\"error\"} 0",
+            "arcmesh_worker_memory_bytes{kind=\"weights\",rank=\"none\"} 0",
+            "arcmesh_worker_weights_load_seconds{rank=\"none\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        let resident = text.lines().find(|line| line.contains("kind=\"resident\"")).unwrap();
+        assert!(!resident.ends_with(" 0"), "{resident}");
+    }
+
+    #[test]
+    fn series_move_with_the_rank() {
+        let metrics = WorkerMetrics::new();
+        let rank = metrics.rank(None);
+        rank.identify("cpu", "some device", "host");
+        rank.took(2, 4, 9);
+        let text = metrics.render();
+        assert!(!text.contains("rank=\"none\""), "{text}");
+        assert!(text.contains("rank=\"2\",version"), "{text}");
+        assert!(text.contains("arcmesh_worker_epoch{rank=\"2\"} 9"), "{text}");
+        assert!(text.contains("world=\"4\""), "{text}");
+        rank.took(1, 4, 10);
+        assert!(!metrics.render().contains("rank=\"2\""));
+    }
+
+    #[test]
+    fn ranks_of_one_process_are_told_apart() {
+        let metrics = WorkerMetrics::new();
+        let (first, _second) = (metrics.rank(Some(0)), metrics.rank(Some(1)));
+        first.moved(&Moved { sent: 16, received: 8 });
+        let text = metrics.render();
+        for line in [
+            "arcmesh_worker_collective_bytes_total{direction=\"sent\",rank=\"0\"} 16",
+            "arcmesh_worker_collective_bytes_total{direction=\"received\",rank=\"0\"} 8",
+            "arcmesh_worker_collective_bytes_total{direction=\"sent\",rank=\"1\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

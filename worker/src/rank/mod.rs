@@ -1,0 +1,318 @@
+//! One rank, whatever carries its calls: what it is, the group it is in, the thread that computes.
+//!
+//! A rank is in one epoch at a time. A newer load ends the one before; a peer or a device that fails in
+//! a step ends its epoch too, and what it held is freed. Between epochs a rank holds nothing.
+
+mod meeting;
+mod thread;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use checkpoint::Checkpoint;
+use proto::worker::step_failure::Kind;
+use proto::worker::{Description, LoadProgress, LoadRequest, StepFailure, StepReply, StepRequest};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::Capabilities;
+use crate::collective::grpc::{FormError, Switchboard};
+use crate::config::WorkerConfig;
+use crate::metrics::{Outcome, Phase, RankMetrics, WorkerMetrics};
+use crate::rank::meeting::Meeting;
+use crate::rank::thread::{Job, Seat};
+use crate::runner::{self, LoadOrder, OrderError};
+
+/// Progress messages that may be unread; more are left out, the last never is.
+const PROGRESS_UNREAD_MAX: usize = 16;
+
+/// Steps that may be waiting. The coordinator sends one at a time.
+const JOBS_MAX: usize = 2;
+
+/// How a load goes on. The last message is `loaded`, or the failure.
+pub type Progress = mpsc::Receiver<Result<LoadProgress, LoadFailure>>;
+
+/// Why a rank was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadFailure {
+    /// The epoch is not newer than the last.
+    #[error("epoch {epoch} is over: this worker is at epoch {newest}")]
+    Stale {
+        /// Which was asked for.
+        epoch: u64,
+        /// The newest that was.
+        newest: u64,
+    },
+    /// The group serves another model.
+    #[error("this worker has {model}, whose files are {own}; the group is for files {wanted}")]
+    Model {
+        /// What it was started with.
+        model: String,
+        /// Digest of its files, the beginning.
+        own: String,
+        /// Digest that was asked for, the beginning.
+        wanted: String,
+    },
+    /// The order makes no sense.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The group did not form.
+    #[error(transparent)]
+    Group(#[from] FormError),
+    /// The model could not be loaded.
+    #[error(transparent)]
+    Load(#[from] runner::LoadError),
+    /// The thread that loads has died: a bug.
+    #[error("the thread of rank {rank} died: {panic}")]
+    Died {
+        /// Which rank.
+        rank: usize,
+        /// What it said.
+        panic: String,
+    },
+}
+
+/// A rank. Cheap to clone; all clones are one. Its thread ends with the last.
+#[derive(Clone)]
+pub struct Rank {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: WorkerConfig,
+    checkpoint: Arc<Checkpoint>,
+    digest: [u8; 32],
+    capabilities: Capabilities,
+    meeting: Meeting,
+    metrics: RankMetrics,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The newest that we were told of.
+    epoch: u64,
+    phase: EpochPhase,
+    /// Disconnected when the epoch's thread has freed what it held.
+    over: Option<std::sync::mpsc::Receiver<()>>,
+}
+
+enum EpochPhase {
+    Loading,
+    Ready(mpsc::Sender<Job>),
+    Ended(String),
+}
+
+impl Rank {
+    /// A rank that meets its peers over gRPC, at [`Rank::switchboard`].
+    #[must_use]
+    pub fn start(
+        config: WorkerConfig,
+        checkpoint: Arc<Checkpoint>,
+        metrics: &WorkerMetrics,
+    ) -> Self {
+        let meeting = Meeting::Grpc(Switchboard::default());
+        Self::new(config, checkpoint, metrics.rank(None), meeting)
+    }
+
+    /// Ranks that share this process and meet in its memory.
+    #[must_use]
+    pub fn start_local(
+        config: &WorkerConfig,
+        checkpoint: &Arc<Checkpoint>,
+        metrics: &WorkerMetrics,
+        world: usize,
+    ) -> Vec<Self> {
+        let meeting = Meeting::local();
+        (0..world)
+            .map(|rank| {
+                let metrics = metrics.rank(Some(rank));
+                Self::new(config.clone(), Arc::clone(checkpoint), metrics, meeting.clone())
+            })
+            .collect()
+    }
+
+    fn new(
+        config: WorkerConfig,
+        checkpoint: Arc<Checkpoint>,
+        metrics: RankMetrics,
+        meeting: Meeting,
+    ) -> Self {
+        let capabilities = config.backend.capabilities(config.threads);
+        metrics.identify(capabilities.backend, &capabilities.device, &config.node);
+        let digest = checkpoint.digest();
+        let phase = EpochPhase::Ended("no group was formed yet".to_owned());
+        let state = Mutex::new(State { epoch: 0, phase, over: None });
+        let shared = Shared { config, checkpoint, digest, capabilities, meeting, metrics, state };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Where higher ranks call; none for ranks that share a process.
+    #[must_use]
+    pub fn switchboard(&self) -> Option<&Switchboard> {
+        match &self.shared.meeting {
+            Meeting::Grpc(switchboard) => Some(switchboard),
+            Meeting::Local(_) => None,
+        }
+    }
+
+    /// Where everything of this process is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &WorkerMetrics {
+        self.shared.metrics.all()
+    }
+
+    /// What it is and has.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        let Shared { config, digest, capabilities, .. } = self.shared.as_ref();
+        Description {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: config.node.clone(),
+            backend: capabilities.backend.to_owned(),
+            device: capabilities.device.clone(),
+            threads: u32::try_from(capabilities.threads).unwrap_or(u32::MAX),
+            memory_bytes: capabilities.memory_bytes,
+            model: config.model.clone(),
+            model_digest: digest.to_vec(),
+            epoch: self.shared.lock().epoch,
+        }
+    }
+
+    /// Takes a rank in a group at an epoch, and ends whatever an earlier epoch left. Must be called
+    /// within a tokio runtime: the one that is to drive the streams to the peers.
+    ///
+    /// # Errors
+    /// At once, when the order cannot be followed; later failures come as the last progress.
+    pub fn load(&self, request: &LoadRequest) -> Result<Progress, LoadFailure> {
+        let order = self.order(request).inspect_err(|_| self.shared.metrics.load_failed())?;
+        let (alive, over) = std::sync::mpsc::channel();
+        let before = self.shared.begin(order.epoch, over)?;
+        let (rank, world) = (order.shard.rank(), order.shard.world());
+        self.shared.metrics.took(rank, world, order.epoch);
+        let (progress, told) = mpsc::channel(PROGRESS_UNREAD_MAX);
+        let seat = Seat::new(&self.shared, order, progress, before, alive);
+        let (meeting, peers) = (self.shared.meeting.clone(), request.peers.clone());
+        tokio::spawn(async move {
+            match meeting.form(seat.order(), &peers).await {
+                Ok(collective) => seat.start(collective),
+                Err(error) => seat.fail(error.into()),
+            }
+        });
+        Ok(told)
+    }
+
+    /// Runs a step. Whatever the request says and whatever happens, this gives a reply.
+    pub async fn step(&self, request: StepRequest) -> StepReply {
+        let (epoch, step) = (request.epoch, request.step);
+        let failed = |kind: Kind, message: String| StepReply {
+            epoch,
+            step,
+            failure: Some(StepFailure { kind: kind.into(), message }),
+            ..StepReply::default()
+        };
+        let jobs = match self.shared.jobs(epoch) {
+            Ok(jobs) => jobs,
+            Err(reason) => {
+                let none = Default::default();
+                self.shared.metrics.step(
+                    Phase::of(&request),
+                    Outcome::Refused,
+                    Duration::ZERO,
+                    &none,
+                );
+                return failed(Kind::Refused, reason);
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        // Both fail only when the thread has ended in between: its epoch has, then.
+        drop(jobs.send(Job { request, reply }).await);
+        answer.await.unwrap_or_else(|_| {
+            let reason = self.shared.jobs(epoch).err();
+            failed(Kind::Refused, reason.unwrap_or_else(|| "the epoch is ending".to_owned()))
+        })
+    }
+
+    /// Leaves the group after the step that is running, if any: peers are told by their streams.
+    pub(crate) fn leave(&self, reason: &str) {
+        self.shared.lock().phase = EpochPhase::Ended(reason.to_owned());
+    }
+
+    /// What a request for a load says, when it can be followed.
+    fn order(&self, request: &LoadRequest) -> Result<LoadOrder, LoadFailure> {
+        let Shared { config, checkpoint, digest, .. } = self.shared.as_ref();
+        if request.model_digest != digest {
+            return Err(LoadFailure::Model {
+                model: config.model.clone(),
+                own: hex(digest),
+                wanted: hex(&request.model_digest),
+            });
+        }
+        Ok(LoadOrder::from_wire(request, checkpoint.config())?)
+    }
+}
+
+impl Shared {
+    /// Goes on to a newer epoch; gives what tells when the one before is over.
+    fn begin(
+        &self,
+        epoch: u64,
+        over: std::sync::mpsc::Receiver<()>,
+    ) -> Result<Option<std::sync::mpsc::Receiver<()>>, LoadFailure> {
+        let mut state = self.lock();
+        if epoch <= state.epoch {
+            return Err(LoadFailure::Stale { epoch, newest: state.epoch });
+        }
+        state.epoch = epoch;
+        // The thread of the epoch before ends when nobody can send it steps.
+        state.phase = EpochPhase::Loading;
+        Ok(state.over.replace(over))
+    }
+
+    /// The epoch takes steps from now on, unless it is over.
+    fn ready(&self, epoch: u64, jobs: mpsc::Sender<Job>) {
+        let mut state = self.lock();
+        if state.epoch == epoch {
+            state.phase = EpochPhase::Ready(jobs);
+        }
+    }
+
+    /// The first reason counts.
+    fn end(&self, epoch: u64, reason: String) {
+        let mut state = self.lock();
+        if state.epoch == epoch && !matches!(state.phase, EpochPhase::Ended(_)) {
+            state.phase = EpochPhase::Ended(reason);
+        }
+    }
+
+    /// Where steps of an epoch go, or why there are none.
+    fn jobs(&self, epoch: u64) -> Result<mpsc::Sender<Job>, String> {
+        let state = self.lock();
+        let current = state.epoch;
+        if epoch != current {
+            return Err(format!("a step of epoch {epoch} at epoch {current}"));
+        }
+        match &state.phase {
+            EpochPhase::Ready(jobs) => Ok(jobs.clone()),
+            EpochPhase::Loading => Err(format!("epoch {epoch} is still loading")),
+            EpochPhase::Ended(reason) => Err(format!("epoch {epoch} is over: {reason}")),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Rank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rank")
+            .field("config", &self.shared.config)
+            .field("epoch", &self.shared.lock().epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first bytes of a digest.
+fn hex(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
