@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiKeys, ApiLimits, Origins, ServedModel, router, serve};
+use crate::api::{Api, ApiKeys, ApiLimits, MoreMetrics, Origins, ServedModel, router, serve};
 use crate::cluster::Member;
 use crate::config::{ConfigError, CoordinatorConfig};
 use crate::engine::{self, EngineError, EngineSetup, EngineState, ModelFacts};
@@ -96,8 +96,16 @@ impl Coordinator {
             keys: ApiKeys::new(&config.api_keys),
             origins: Origins::default(),
             metrics,
+            more_metrics: MoreMetrics::default(),
         };
         Ok(Self { api, state, engine })
+    }
+
+    /// Shows further figures on `/metrics`: those of ranks that share this process.
+    #[must_use]
+    pub fn with_more_metrics(mut self, more: MoreMetrics) -> Self {
+        self.api.more_metrics = more;
+        self
     }
 
     /// Where the engine stands, to be watched.

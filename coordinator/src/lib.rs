@@ -18,7 +18,9 @@ mod metrics;
 
 mod config;
 
-pub use api::{Api, ApiKeys, ApiLimits, Origins, Overlong, ServedModel, router, serve};
+pub use api::{
+    Api, ApiKeys, ApiLimits, MoreMetrics, Origins, Overlong, ServedModel, router, serve,
+};
 pub use cluster::{ClusterError, Member, MemberError, MemberRequest, connect};
 pub use config::{ConfigError, CoordinatorConfig, Patience, ServingLimits};
 pub use coordinator::{Coordinator, CoordinatorError};

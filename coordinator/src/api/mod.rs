@@ -50,6 +50,7 @@ use error::ApiError;
 pub use auth::ApiKeys;
 pub use cors::Origins;
 pub use limits::{ApiLimits, Overlong};
+pub use probes::MoreMetrics;
 pub use serve::serve;
 
 /// What the API serves.
@@ -71,6 +72,8 @@ pub struct Api {
     pub origins: Origins,
     /// Where the figures go.
     pub metrics: Arc<Metrics>,
+    /// Figures of others that are shown with them.
+    pub more_metrics: MoreMetrics,
 }
 
 /// What the model is called.

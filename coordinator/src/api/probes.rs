@@ -1,5 +1,6 @@
 //! For whoever watches the process: is it there, can it be asked, what is it, how does it fare.
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,6 +12,24 @@ use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::api::openai::{Status, Version};
 use crate::api::prompts::not_ready;
+
+/// Figures that `/metrics` shows besides the coordinator's: those of ranks that share its process.
+#[derive(Clone, Default)]
+pub struct MoreMetrics(Option<Arc<dyn Fn() -> String + Send + Sync>>);
+
+impl MoreMetrics {
+    /// `render` gives them in Prometheus' text format, whenever they are asked for.
+    #[must_use]
+    pub fn new(render: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(render)))
+    }
+}
+
+impl fmt::Debug for MoreMetrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("MoreMetrics").field(&self.0.is_some()).finish()
+    }
+}
 
 /// `GET /health`: the process is alive.
 pub(super) async fn health() -> Response {
@@ -33,6 +52,9 @@ pub(super) async fn version() -> Response {
 
 /// `GET /metrics`, in Prometheus' text format.
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let text = shared.api.metrics.render();
+    let mut text = shared.api.metrics.render();
+    if let MoreMetrics(Some(more)) = &shared.api.more_metrics {
+        text.push_str(&more());
+    }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

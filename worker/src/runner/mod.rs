@@ -11,6 +11,7 @@ use checkpoint::{Checkpoint, CheckpointError};
 use proto::worker::{StepFailure, StepReply, StepRequest, StepTimes, step_failure::Kind};
 
 use crate::backend::candle::Candle;
+use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, BackendError, Capabilities};
 use crate::batch::{Refusal, Step, StepLimits};
 use crate::collective::Collective;
@@ -109,6 +110,7 @@ pub struct Runner {
 /// The model on whichever device it is.
 enum Device {
     Candle(Box<Model<Candle>>),
+    Cpu(Box<Model<CpuBackend>>),
 }
 
 /// What a step came to.
@@ -145,8 +147,9 @@ impl Runner {
                 (Device::Candle(model), loaded)
             }
             BackendChoice::Cpu => {
-                let what = "it is not built in".to_owned();
-                return Err(BackendError::Unsupported { backend: "cpu", what }.into());
+                let backend = CpuBackend::new(threads)?;
+                let (model, loaded) = load(backend, checkpoint, order, progress)?;
+                (Device::Cpu(model), loaded)
             }
         };
         let config = checkpoint.config();
@@ -183,6 +186,7 @@ impl Runner {
     pub fn capabilities(&self) -> Capabilities {
         match &self.device {
             Device::Candle(model) => model.capabilities(),
+            Device::Cpu(model) => model.capabilities(),
         }
     }
 
@@ -247,6 +251,7 @@ impl Runner {
         let (collective, outputs) = (self.collective.as_mut(), &mut self.outputs);
         let run = match &mut self.device {
             Device::Candle(model) => model.step(collective, &step, outputs),
+            Device::Cpu(model) => model.step(collective, &step, outputs),
         };
         if let Err(StepError::Failed { fault: Fault::Collective(_) | Fault::Device(_), .. }) = &run
         {
