@@ -6,10 +6,15 @@
 mod cli;
 mod config;
 mod coordinator;
+mod front;
 mod generate;
+mod loading;
 mod logging;
+mod models;
 mod pull;
+mod ranks;
 mod serve;
+mod shutdown;
 mod terminal;
 mod worker;
 

@@ -1,9 +1,23 @@
 //! `arcmesh serve`: coordinator and ranks in one process.
 
+use coordinator::MoreMetrics;
+use worker::metrics::WorkerMetrics;
+
 use crate::config::ServeConfig;
+use crate::worker::bind;
+use crate::{front, models, ranks, shutdown};
 
 /// Runs until it is told to stop.
-#[expect(clippy::unused_async, reason = "the parts are joined here next")]
-pub(crate) async fn run(_config: ServeConfig) -> anyhow::Result<()> {
-    anyhow::bail!("not wired yet")
+pub(crate) async fn run(config: ServeConfig) -> anyhow::Result<()> {
+    let shutdown = shutdown::token()?;
+    let listener = bind(&config.http.listen, "--host, --port").await?;
+    let checkpoint = models::open(config.model).await?;
+    let metrics = WorkerMetrics::new();
+    let members = ranks::start(&checkpoint, &config.device, &metrics, config.world);
+    let asked = front::config(&config.http, &config.engine);
+    let coordinator = front::start(asked, &checkpoint, members, shutdown.clone())
+        .await?
+        .with_more_metrics(MoreMetrics::new(move || metrics.render()));
+    let guarded = !config.http.api_keys.is_empty();
+    front::serve(coordinator, listener, shutdown, guarded).await
 }

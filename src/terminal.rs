@@ -15,3 +15,10 @@ pub(crate) fn complain(text: &str) {
     // Where even this fails, the exit code is left.
     writeln!(io::stderr(), "arcmesh: {line}").ok();
 }
+
+/// Writes a piece of a result as it comes; a character may be spread over pieces.
+pub(crate) fn write(piece: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(piece)?;
+    stdout.flush()
+}

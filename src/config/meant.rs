@@ -1,5 +1,4 @@
 //! What is meant: every setting understood, checked against the others, defaults filled in.
-#![expect(dead_code, reason = "read by the parts, which are joined next")]
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

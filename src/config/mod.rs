@@ -7,6 +7,8 @@ mod values;
 
 pub(crate) use given::{Environment, Given, UsageError};
 pub(crate) use meant::{
-    CoordinatorConfig, GenerateConfig, LogConfig, LogFormat, PullConfig, ServeConfig, WorkerConfig,
-    coordinator, generate, log, pull, serve, worker,
+    CoordinatorConfig, DeviceConfig, EngineConfig, GenerateConfig, HttpConfig, KvCacheSize,
+    LogConfig, LogFormat, ModelConfig, PullConfig, ServeConfig, WorkerConfig, coordinator,
+    generate, log, pull, serve, worker,
 };
+pub(crate) use values::{Address, Backend};

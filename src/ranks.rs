@@ -1,0 +1,89 @@
+//! The ranks of this process, joined to the coordinator in memory.
+
+use std::sync::Arc;
+
+use checkpoint::Checkpoint;
+use coordinator::{Member, MemberError, MemberRequest};
+use proto::worker::load_progress::State;
+use proto::worker::{LoadRequest, Loaded, Loading};
+use tokio::sync::mpsc;
+use worker::BackendChoice;
+use worker::config::WorkerConfig;
+use worker::metrics::WorkerMetrics;
+use worker::rank::Rank;
+
+use crate::config::{Backend, DeviceConfig};
+
+/// Questions that a rank may have unanswered: one step, and what asks after it.
+const ASKED_MAX: usize = 4;
+
+/// Starts `world` ranks that meet in memory.
+pub(crate) fn start(
+    checkpoint: &Arc<Checkpoint>,
+    device: &DeviceConfig,
+    metrics: &WorkerMetrics,
+    world: usize,
+) -> Vec<Member> {
+    let config = config(checkpoint, device);
+    let ranks = Rank::start_local(&config, checkpoint, metrics, world);
+    ranks.into_iter().enumerate().map(|(at, rank)| member(at, rank)).collect()
+}
+
+/// What a rank of this process or machine is started with.
+pub(crate) fn config(checkpoint: &Checkpoint, device: &DeviceConfig) -> WorkerConfig {
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    WorkerConfig {
+        model: checkpoint.path().display().to_string(),
+        backend: match device.backend {
+            Backend::Candle => BackendChoice::Candle,
+            Backend::Cpu => BackendChoice::Cpu,
+        },
+        threads: device.threads.get(),
+        node: match node.trim() {
+            "" => "unknown".to_owned(),
+            name => name.to_owned(),
+        },
+    }
+}
+
+fn member(at: usize, rank: Rank) -> Member {
+    let (requests, asked) = mpsc::channel(ASKED_MAX);
+    tokio::spawn(answer(rank, asked));
+    Member { name: format!("thread {at}"), address: None, requests }
+}
+
+/// Answers one by one, until nobody asks any more.
+async fn answer(rank: Rank, mut asked: mpsc::Receiver<MemberRequest>) {
+    // An asker that is gone needs no reply, so a reply that nobody takes is dropped.
+    while let Some(request) = asked.recv().await {
+        match request {
+            MemberRequest::Describe { reply } => drop(reply.send(Ok(rank.describe()))),
+            MemberRequest::Load { request, progress, mut reply } => tokio::select! {
+                loaded = load(&rank, &request, &progress) => drop(reply.send(loaded)),
+                () = reply.closed() => {}
+            },
+            MemberRequest::Step { request, mut reply } => tokio::select! {
+                done = rank.step(request.as_ref().clone()) => drop(reply.send(Ok(done))),
+                () = reply.closed() => {}
+            },
+        }
+    }
+}
+
+async fn load(
+    rank: &Rank,
+    request: &LoadRequest,
+    progress: &mpsc::Sender<Loading>,
+) -> Result<Loaded, MemberError> {
+    let refused = |failure: &dyn std::error::Error| MemberError::Refused(failure.to_string());
+    let mut told = rank.load(request).map_err(|failure| refused(&failure))?;
+    while let Some(step) = told.recv().await {
+        match step.map_err(|failure| refused(&failure))?.state {
+            Some(State::Loaded(loaded)) => return Ok(loaded),
+            // Progress that finds no room is left out: there will be more.
+            Some(State::Loading(loading)) => drop(progress.try_send(loading)),
+            None => {}
+        }
+    }
+    Err(MemberError::Lost("its thread ended while it loaded".to_owned()))
+}
