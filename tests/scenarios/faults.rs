@@ -1,0 +1,78 @@
+//! Processes that die, stay away or should never have come.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::process::Process;
+use crate::site::{Site, address, question, read, streaming, worker};
+
+#[tokio::test]
+async fn a_worker_that_dies_and_comes_back_changes_no_answer() {
+    let mut site = Site::group(2, &[]);
+    let body = question("Tell me a story about a lighthouse.", 160);
+    let undisturbed = site.chat(body.clone()).await;
+    let response = site.post("/v1/chat/completions", &streaming(body)).await;
+    let mut lost = Some(site.workers.remove(1));
+    let listen = address(lost.as_ref().unwrap());
+    let mut back = None;
+    let disturbed = read(response, |pieces| {
+        if pieces == 8 {
+            lost.take().unwrap().kill();
+            back = Some(worker(&listen));
+        }
+    });
+    assert_eq!(disturbed.await, undisturbed);
+    assert!(back.is_some(), "nothing was disturbed");
+    let metrics = site.page("/metrics").await;
+    let reforms = metrics.lines().filter(|line| line.starts_with("arcmesh_group_reforms_total"));
+    assert!(reforms.map(|line| line.rsplit(' ').next().unwrap()).any(|count| count != "0"));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_frees_everything() {
+    let site = Site::serve(&[]);
+    let mut body = question("Tell me a very long story.", 4000);
+    body["ignore_eos"] = json!(true);
+    let response = site.post("/v1/chat/completions", &streaming(body)).await;
+    assert!(site.page("/metrics").await.contains("vllm:num_requests_running"));
+    drop(response);
+    // Each look is a round trip, so this is bounded by the server's own pace.
+    for _ in 0..20_000 {
+        let metrics = site.page("/metrics").await;
+        let idle =
+            |name: &str| metrics.lines().any(|line| line.starts_with(name) && line.ends_with(" 0"));
+        if idle("vllm:num_requests_running") && idle("vllm:gpu_cache_usage_perc") {
+            return;
+        }
+    }
+    panic!("the answer goes on for nobody");
+}
+
+#[test]
+fn a_worker_with_another_model_is_refused_by_name() {
+    let other = Process::start(
+        &["worker", "--model", "gemma-3-270m", "--listen", "127.0.0.1:0"]
+            .into_iter()
+            .chain(["--metrics", "127.0.0.1:0"])
+            .collect::<Vec<_>>(),
+        "worker on ",
+    );
+    let refused = Command::new(env!("CARGO_BIN_EXE_arcmesh"))
+        .args(["coordinator", "--port", "0", "--worker", &address(&other)])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("arcmesh: ") && last.contains(&address(&other)), "{said}");
+}
+
+#[test]
+fn a_server_that_is_asked_to_end_ends_well() {
+    let mut site = Site::group(2, &[]);
+    assert!(site.front.end());
+    for worker in &mut site.workers {
+        assert!(worker.end());
+    }
+}

@@ -1,0 +1,10 @@
+//! What a user sees: real processes, the real small model, real HTTP.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod answers;
+mod faults;
+mod figures;
+mod limits;
+mod process;
+mod site;

@@ -1,0 +1,81 @@
+//! `arcmesh` as a process of its own, ended with the test.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// Lines of standard output after which a process that does not say what it should is given up.
+const LINES_MAX: usize = 100;
+
+/// A process that runs until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    said: Vec<String>,
+}
+
+impl Process {
+    /// Starts `arcmesh` and reads what it says until a line begins with `until`.
+    pub(crate) fn start(arguments: &[&str], until: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            // Where models are kept and fetched from stays as it is; all else is the test's.
+            let kept = ["ARCMESH_CACHE", "ARCMESH_PYPI_INDEX"].contains(&name.as_str());
+            if name.starts_with("ARCMESH_") && !kept {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        loop {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended: {arguments:?}")).unwrap();
+            let found = line.starts_with(until);
+            said.push(line);
+            if found {
+                break;
+            }
+            assert!(said.len() < LINES_MAX, "it never said {until:?}: {said:?}");
+        }
+        // Whatever it says later is read, so that it never waits for us.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, said }
+    }
+
+    /// What it said, line by line.
+    pub(crate) fn said(&self) -> &[String] {
+        &self.said
+    }
+
+    /// What stands behind `before` in the first line that has it, up to a blank or a comma.
+    pub(crate) fn told(&self, before: &str) -> String {
+        let line = self.said.iter().find_map(|line| line.split_once(before)).unwrap().1;
+        line.split([' ', ',']).next().unwrap().to_owned()
+    }
+
+    /// As if the machine had lost its power.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until it ends without being asked; whether all went well.
+    pub(crate) fn end_by_itself(&mut self) -> bool {
+        self.child.wait().unwrap().success()
+    }
+
+    /// Asks it to end and waits until it has; whether all went well.
+    pub(crate) fn end(&mut self) -> bool {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A process that has ended already cannot be ended: that is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
