@@ -24,9 +24,10 @@ const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 
 /// A stream under way.
 struct Events {
+    /// Dropped first: whoever hears of the cancelled groups can already see it counted.
+    attention: Attention,
     pieces: Pieces,
     envelope: Envelope,
-    attention: Attention,
     /// The usage comes last, and every other chunk says that it does not have it.
     usage: bool,
     spent: Spent,
@@ -48,9 +49,9 @@ pub(super) fn respond(
     keep_alive_every: Duration,
 ) -> Response {
     let events = Events {
+        attention,
         pieces,
         envelope,
-        attention,
         usage,
         spent: Spent::default(),
         begun: vec![false; choices],

@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{ClusterError, Deadlines, Group, Member, StepDone};
 use crate::engine::first::first_group;
 use crate::engine::groups::{Groups, Waiting};
-use crate::engine::handle::Input;
 use crate::engine::reform::Reform;
 use crate::engine::step::Step;
 use crate::metrics::{CacheSeen, MembersSeen, Metrics};
 
+pub(crate) use handle::Input;
 pub use handle::{Answer, AnswerEvent, EngineHandle, SubmitError};
 pub use setup::{EngineError, EngineSetup, ModelFacts};
 pub use state::{Capacity, EngineState};
