@@ -104,89 +104,69 @@ impl ApiError {
     }
 
     fn shape(self) -> Shape {
-        let invalid = |status, code, param, message| Shape {
-            status,
-            kind: INVALID,
-            code,
-            param,
-            message,
-            retry_after: None,
+        let (status, kind, code) = self.class();
+        let retry_after = match self {
+            Self::QueueFull(_) => Some(Duration::from_secs(1)),
+            Self::NotReady(_) => Some(Duration::from_secs(2)),
+            _ => None,
         };
-        let bad = StatusCode::BAD_REQUEST;
-        match self {
-            Self::Invalid { param, message } => invalid(bad, None, param, message),
-            Self::Unsupported { param, message } => {
-                invalid(bad, Some("unsupported_parameter"), Some(param), message)
+        let (param, message) = self.words();
+        Shape { status, kind, code, param, message, retry_after }
+    }
+
+    /// Status, type and code.
+    const fn class(&self) -> (StatusCode, &'static str, Option<&'static str>) {
+        let (status, kind, code) = match self {
+            Self::Invalid { .. } => return (StatusCode::BAD_REQUEST, INVALID, None),
+            Self::Unsupported { .. } => (StatusCode::BAD_REQUEST, INVALID, "unsupported_parameter"),
+            Self::ContextLength { .. } => {
+                (StatusCode::BAD_REQUEST, INVALID, "context_length_exceeded")
             }
-            Self::ContextLength { param, message } => {
-                invalid(bad, Some("context_length_exceeded"), Some(param.to_owned()), message)
+            Self::NoKey | Self::WrongKey => (StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key"),
+            Self::NoSuchModel(_) => (StatusCode::NOT_FOUND, INVALID, "model_not_found"),
+            Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, INVALID, "unknown_url"),
+            Self::MethodNotAllowed(_) => {
+                (StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed")
             }
-            Self::NoKey => {
-                let message = "an API key is needed: send `Authorization: Bearer KEY`".to_owned();
-                invalid(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), None, message)
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "timeout_error", "body_timeout"),
+            Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "body_too_large"),
+            Self::NotJson(_) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type")
             }
-            Self::WrongKey => {
-                let message = "the API key is not valid".to_owned();
-                invalid(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), None, message)
+            Self::QueueFull(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full"),
+            Self::NotReady(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "not_ready")
             }
+            Self::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "answer_failed"),
+        };
+        (status, kind, Some(code))
+    }
+
+    /// The field that is wrong, and what is wrong.
+    fn words(self) -> (Option<String>, String) {
+        let message = match self {
+            Self::Invalid { param, message } => return (param, message),
+            Self::Unsupported { param, message } => return (Some(param), message),
+            Self::ContextLength { param, message } => return (Some(param.to_owned()), message),
             Self::NoSuchModel(name) => {
-                let message = format!("The model `{name}` does not exist");
-                let param = Some("model".to_owned());
-                invalid(StatusCode::NOT_FOUND, Some("model_not_found"), param, message)
+                return (Some("model".to_owned()), format!("The model `{name}` does not exist"));
             }
+            Self::NoKey => "an API key is needed: send `Authorization: Bearer KEY`".to_owned(),
+            Self::WrongKey => "the API key is not valid".to_owned(),
             Self::NoSuchPath(path) => {
                 let path: String = path.chars().take(200).collect();
-                let message = format!("there is nothing at `{path}`");
-                invalid(StatusCode::NOT_FOUND, Some("unknown_url"), None, message)
+                format!("there is nothing at `{path}`")
             }
-            Self::MethodNotAllowed(method) => {
-                let message = format!("the method {method} is not allowed here");
-                let status = StatusCode::METHOD_NOT_ALLOWED;
-                invalid(status, Some("method_not_allowed"), None, message)
-            }
-            Self::BodyTooLarge(bytes) => {
-                let message = format!("the body has more than {bytes} bytes");
-                invalid(StatusCode::PAYLOAD_TOO_LARGE, Some("body_too_large"), None, message)
-            }
-            Self::NotJson(message) => {
-                let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-                invalid(status, Some("unsupported_media_type"), None, message)
-            }
-            Self::BodyTimeout => shape(
-                StatusCode::REQUEST_TIMEOUT,
-                ("timeout_error", "body_timeout"),
-                "the body did not come in time".to_owned(),
-                None,
-            ),
-            Self::QueueFull(message) => shape(
-                StatusCode::TOO_MANY_REQUESTS,
-                ("rate_limit_error", "queue_full"),
-                message,
-                Some(Duration::from_secs(1)),
-            ),
-            Self::NotReady(message) => shape(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ("service_unavailable", "not_ready"),
-                message,
-                Some(Duration::from_secs(2)),
-            ),
-            Self::Failed(message) => shape(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                ("server_error", "answer_failed"),
-                message,
-                None,
-            ),
-        }
+            Self::MethodNotAllowed(method) => format!("the method {method} is not allowed here"),
+            Self::BodyTimeout => "the body did not come in time".to_owned(),
+            Self::BodyTooLarge(bytes) => format!("the body has more than {bytes} bytes"),
+            Self::NotJson(message)
+            | Self::QueueFull(message)
+            | Self::NotReady(message)
+            | Self::Failed(message) => message,
+        };
+        (None, message)
     }
-}
-
-fn shape(
-    status: StatusCode,
-    (kind, code): (&'static str, &'static str),
-    message: String,
-    retry_after: Option<Duration>,
-) -> Shape {
-    Shape { status, kind, code: Some(code), param: None, message, retry_after }
 }
 
 impl Shape {

@@ -37,7 +37,8 @@ struct Served {
     state: watch::Sender<EngineState>,
     /// Lets a script go on after `Act::Wait`.
     release: Arc<Notify>,
-    _shutdown: DropGuard,
+    /// Dropped, it shuts the server down.
+    shutdown: DropGuard,
 }
 
 fn capacity() -> Capacity {
@@ -82,6 +83,7 @@ async fn served_as(
         keys: ApiKeys::default(),
         origins: Origins::Any,
         metrics: Arc::clone(&metrics),
+        more_metrics: MoreMetrics::default(),
     };
     change(&mut api);
     let limits = api.limits.clone();
@@ -91,8 +93,8 @@ async fn served_as(
     let stop = shutdown.clone();
     let router = router(api);
     tokio::spawn(async move { serve(listener, router, &limits, stop).await });
-    let _shutdown = shutdown.drop_guard();
-    Served { address, client: Client::new(), said, metrics, state, release, _shutdown }
+    let shutdown = shutdown.drop_guard();
+    Served { address, client: Client::new(), said, metrics, state, release, shutdown }
 }
 
 impl Served {

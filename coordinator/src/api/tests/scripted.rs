@@ -75,24 +75,24 @@ pub(super) fn engine(
                 Input::Submit { group, events, accepted, .. } => {
                     let acts = script(&group);
                     let sequences = group.sequences;
-                    let _ = tell.send(Said::Submitted(group)).await;
+                    drop(tell.send(Said::Submitted(group)).await);
                     if let Some(Act::Refuse(error)) = acts.first() {
-                        let _ = accepted.send(Err(error.clone()));
+                        drop(accepted.send(Err(error.clone())));
                         continue;
                     }
                     let id = GroupId(groups);
                     groups += 1;
                     let (cancel, cancelled) = oneshot::channel();
                     cancels.insert(id, cancel);
-                    let _ = accepted.send(Ok(id));
+                    drop(accepted.send(Ok(id)));
                     let release = Arc::clone(&release);
                     tokio::spawn(play(acts, sequences, events, cancelled, release));
                 }
                 Input::Cancel { group, reason } => {
                     if let Some(cancel) = cancels.remove(&group) {
-                        let _ = cancel.send(reason);
+                        cancel.send(reason).ok();
                     }
-                    let _ = tell.send(Said::Cancelled(reason)).await;
+                    drop(tell.send(Said::Cancelled(reason)).await);
                 }
             }
         }
@@ -116,7 +116,7 @@ async fn play(
                 AnswerEvent::SequenceFinished { index, reason }
             }
             Act::Fail(message) => {
-                let _ = events.send(AnswerEvent::Failed { message: message.to_owned() }).await;
+                drop(events.send(AnswerEvent::Failed { message: message.to_owned() }).await);
                 return;
             }
             Act::Wait => {
@@ -127,11 +127,11 @@ async fn play(
             }
             Act::Refuse(_) => unreachable!("comes first or not at all"),
         };
-        let _ = events.send(event).await;
+        drop(events.send(event).await);
     }
     for index in open {
         let reason = FinishReason::Stop(None);
-        let _ = events.send(AnswerEvent::SequenceFinished { index, reason }).await;
+        drop(events.send(AnswerEvent::SequenceFinished { index, reason }).await);
     }
     let times = GroupTimes {
         arrival: Time::default(),
@@ -142,5 +142,5 @@ async fn play(
         preemptions: 0,
         cached_tokens: TokenCount(3),
     };
-    let _ = events.send(AnswerEvent::Finished { times }).await;
+    drop(events.send(AnswerEvent::Finished { times }).await);
 }

@@ -14,7 +14,7 @@ async fn exchange(served: &Served, bytes: &[u8]) -> String {
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
     // A reset is an end too.
-    let _ = stream.read_to_end(&mut answer).await;
+    drop(stream.read_to_end(&mut answer).await);
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -119,7 +119,7 @@ async fn a_request_within_a_request_is_refused() {
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
+        drop(stream.read_to_end(&mut answer).await);
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(!answer.contains("vllm:"), "{head} got {answer}");
     }
@@ -133,12 +133,12 @@ async fn a_shutdown_lets_answers_finish() {
         acts.push(Act::Finish(0, reason));
         acts
     };
-    let Served { address, client, mut said, release, _shutdown, .. } = served(script).await;
+    let Served { address, client, mut said, release, shutdown, .. } = served(script).await;
     let url = format!("http://{address}/v1/chat/completions");
     let body = with(chat_body("hello"), json!({"stream": true}));
     let response = client.post(&url).json(&body).send().await.unwrap();
     assert!(matches!(said.recv().await, Some(Said::Submitted(_))));
-    drop(_shutdown);
+    drop(shutdown);
     release.notify_one();
     assert!(response.text().await.unwrap().ends_with("data: [DONE]\n\n"));
 }

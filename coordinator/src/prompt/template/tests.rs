@@ -25,7 +25,7 @@ fn render(template: &str, conversation: Conversation) -> Result<String, Template
     Ok(template.render(conversation, &toy(), UNIX_EPOCH)?.text().to_owned())
 }
 
-/// ChatML's form, through the whole way to tokens.
+/// A message through a template, the whole way to tokens.
 fn tokens(template: &str, content: &str) -> Vec<u32> {
     let tokenizer = toy();
     let template = ChatTemplate::new(template, TemplateTokens::default()).unwrap();
@@ -122,7 +122,7 @@ fn hostile_templates_end_soon_and_small() {
 fn values_nested_ever_deeper_do_not_end_the_process() {
     let template = "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}done";
     // Whether fuel runs out first is no matter.
-    let _ = render(template, messages(&hello()));
+    drop(render(template, messages(&hello())));
     let template = "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}{{ ns.x | tojson }}";
     assert!(render(template, messages(&hello())).is_err());
 }

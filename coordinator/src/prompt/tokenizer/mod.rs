@@ -1,7 +1,7 @@
 //! Text to tokens and back, whatever kind of vocabulary a model brings.
 //!
-//! Three kinds are understood: a `tokenizer.json`, byte-level BPE of a GGUF file, and SentencePiece of
-//! a GGUF file. Control tokens are always matched here, never by the library: so one tokenizer serves
+//! Three kinds are understood: a `tokenizer.json`, byte-level BPE of a GGUF file, and `SentencePiece`
+//! of a GGUF file. Control tokens are always matched here, never by the library: so one tokenizer serves
 //! both text in which they steer and text in which they are only letters.
 //!
 //! Every token has its bytes in a table, so an answer can be put together byte by byte.

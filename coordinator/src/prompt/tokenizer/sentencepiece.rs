@@ -1,4 +1,4 @@
-//! SentencePiece vocabularies of GGUF files: neighbours are merged, best score first.
+//! `SentencePiece` vocabularies of GGUF files: neighbours are merged, best score first.
 //!
 //! Written out rather than put on a library of merge rules: the rules would have to be derived from
 //! 262 144 tokens at every start, and of two equal scores the leftmost pair goes first, which rules

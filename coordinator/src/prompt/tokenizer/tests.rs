@@ -190,7 +190,7 @@ fn a_tokenizer_json_that_contradicts_itself_is_an_error() {
     }
 }
 
-/// SentencePiece as newer conversions write it: a space before the first word only.
+/// `SentencePiece` as newer conversions write it: a space before the first word only.
 const JSON: &str = r#"{
   "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
   "added_tokens": [

@@ -1,4 +1,4 @@
-//! A small vocabulary for tests: every byte, a few words, and ChatML's control tokens.
+//! A small vocabulary for tests: every byte, a few words, and `ChatML`'s control tokens.
 
 use checkpoint::{TokenKind, VocabularySource};
 

@@ -29,7 +29,7 @@ const FUEL_PER_BYTE: u64 = 1;
 /// Values that a template nested deeply are dropped recursively. Only what is used is ever real.
 const STACK_BYTES: usize = 256 << 20;
 
-/// What models with ChatML's tokens, but without a template, are given.
+/// What models with `ChatML`'s tokens, but without a template, are given.
 const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 /// What models that were never taught to converse are given.
 const PLAIN: &str = "{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
@@ -69,7 +69,7 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The model's template. A model without one gets ChatML's form if its vocabulary has ChatML's
+    /// The model's template. A model without one gets `ChatML`'s form if its vocabulary has `ChatML`'s
     /// tokens, else a plain transcript (`User: …`, `Assistant:`), which ends where the model begins
     /// to write the user's next line.
     ///
