@@ -71,8 +71,7 @@ impl Sampler {
     ) -> Result<u32, NotANumber> {
         let largest = largest(logits).ok_or(NotANumber)?;
         if sampling.temperature == 0.0 || sampling.top_k == 1 {
-            let id = logits.iter().position(|&logit| logit == largest);
-            return Ok(token(id.expect("it is one of them")));
+            return logits.iter().position(|&l| l == largest).map(token).ok_or(NotANumber);
         }
         self.weights.clear();
         let weight = |&logit: &f32| exp((logit - largest) / sampling.temperature);

@@ -11,7 +11,7 @@ use worker::shard::Shard;
 use worker::{BackendChoice, LoadError, LoadOrder, Runner};
 
 /// Every backend that this machine has.
-pub(crate) const BACKENDS: [BackendChoice; 1] = [BackendChoice::Candle];
+pub(crate) const BACKENDS: [BackendChoice; 2] = [BackendChoice::Candle, BackendChoice::Cpu];
 
 /// Tokens of a block in these tests.
 pub(crate) const BLOCK_SIZE: usize = 8;

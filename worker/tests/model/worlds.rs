@@ -1,6 +1,7 @@
 //! Any world gives the same bits.
 
 use fixture::{Architecture, Toy};
+use worker::BackendChoice;
 
 use crate::group::{BACKENDS, Group, odd, open, prompt};
 
@@ -41,6 +42,18 @@ fn ranks_without_heads_or_columns_take_part_all_the_same() {
         let alone = Group::solo(choice, &checkpoint).logits(&tokens);
         let together = Group::new(choice, &checkpoint, &[1; 6]).logits(&tokens);
         assert!(same_bits(&alone, &together), "{choice:?}");
+    }
+}
+
+#[test]
+fn heads_that_cut_blocks_of_the_file_give_the_same_bits() {
+    let tokens = prompt(20, 8);
+    // the reference serves any head; the fast backends ask for multiples of 32
+    for head_size in [16, 48, 80] {
+        let checkpoint = open(&Toy { head_size, ..odd(Architecture::Llama) });
+        let alone = Group::solo(BackendChoice::Candle, &checkpoint).logits(&tokens);
+        let together = Group::new(BackendChoice::Candle, &checkpoint, &[1; 4]).logits(&tokens);
+        assert!(same_bits(&alone, &together), "heads of {head_size}");
     }
 }
 
