@@ -1,10 +1,13 @@
 //! Reading a body: so many bytes, within so much time.
 
-use axum::body::{Body, Bytes};
+use std::sync::Arc;
+
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use futures::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::api::Shared;
@@ -13,8 +16,15 @@ use crate::api::error::ApiError;
 /// Bodies up to this size need no place among the large ones.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Reads a JSON body whole.
-pub(super) async fn read(request: Request, shared: &Shared) -> Result<Bytes, ApiError> {
+/// A body read whole. A large one has its place among those that may be held at once.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) bytes: Vec<u8>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a JSON body.
+pub(super) async fn read(request: Request, shared: &Shared) -> Result<Whole, ApiError> {
     let limits = &shared.api.limits;
     let (head, body) = request.into_parts();
     check_type(&head.headers)?;
@@ -29,25 +39,25 @@ pub(super) async fn read(request: Request, shared: &Shared) -> Result<Bytes, Api
         .map_err(|_| ApiError::BodyTimeout)?
 }
 
-async fn collect(body: Body, shared: &Shared, bytes_max: usize) -> Result<Bytes, ApiError> {
+async fn collect(body: Body, shared: &Shared, bytes_max: usize) -> Result<Whole, ApiError> {
     let mut parts = body.into_data_stream();
-    let mut whole = Vec::new();
+    let mut bytes = Vec::new();
     let mut place = None;
     while let Some(part) = parts.next().await {
         let part = part.map_err(|error| ApiError::Invalid {
             param: None,
             message: format!("the body cannot be read: {error}"),
         })?;
-        let length = whole.len() + part.len();
+        let length = bytes.len() + part.len();
         if length > bytes_max {
             return Err(ApiError::BodyTooLarge(bytes_max));
         }
         if length > SMALL_BYTES && place.is_none() {
-            place = shared.large_bodies.acquire().await.ok();
+            place = Arc::clone(&shared.large_bodies).acquire_owned().await.ok();
         }
-        whole.extend_from_slice(&part);
+        bytes.extend_from_slice(&part);
     }
-    Ok(whole.into())
+    Ok(Whole { bytes, _place: place })
 }
 
 /// JSON, or nothing said.

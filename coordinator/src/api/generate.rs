@@ -47,7 +47,7 @@ pub(super) async fn generate(
     endpoint: Endpoint,
 ) -> Result<Response, ApiError> {
     let body = body::read(request, shared).await?;
-    let asked = blocking(shared, move |api| prepare(api, endpoint, &body)).await?;
+    let asked = blocking(shared, body, move |api, body| prepare(api, endpoint, body)).await?;
     let Asked { model, parameters, prompts, ignored, effective_max } = asked;
     let parameters = Arc::new(parameters);
     let choices = prompts.len() * parameters.sequences as usize;

@@ -93,6 +93,8 @@ struct Shared {
     api: Api,
     /// Prompts made at once.
     preparing: Arc<Semaphore>,
+    /// Long ones among them.
+    preparing_long: Arc<Semaphore>,
     /// Large bodies held at once.
     large_bodies: Arc<Semaphore>,
 }
@@ -105,6 +107,7 @@ pub fn router(api: Api) -> Router {
     assert!(!api.model.names.is_empty(), "a model has a name");
     let shared = Arc::new(Shared {
         preparing: Arc::new(Semaphore::new(api.limits.preparing_max.max(1))),
+        preparing_long: Arc::new(Semaphore::new(1)),
         large_bodies: Arc::new(Semaphore::new(api.limits.large_bodies_max.max(1))),
         api,
     });

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use axum::body::Bytes;
 use serde_json::value::RawValue;
 
+use crate::api::body::Whole;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::limits::Overlong;
@@ -15,6 +15,8 @@ use crate::api::{Api, Shared, messages, refusals};
 use crate::engine::EngineState;
 use crate::prompt::{Conversation, Specials, TemplateError, TokenizerError};
 
+/// Bodies over this size are worked on one by one.
+const LONG_BYTES: usize = 1 << 20;
 /// Names of ignored fields that a client is told.
 const IGNORED_MAX: usize = 16;
 
@@ -46,24 +48,30 @@ enum Source {
     Tokens(Vec<u32>),
 }
 
-/// Does `work` on the blocking pool, when it is its turn.
+/// Works on a body on the blocking pool, when it is its turn.
 pub(super) async fn blocking<T: Send + 'static>(
     shared: &Arc<Shared>,
-    work: impl FnOnce(&Api) -> Result<T, ApiError> + Send + 'static,
+    body: Whole,
+    work: impl FnOnce(&Api, &[u8]) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let failed = |_| ApiError::Failed("the server failed to read the request".to_owned());
+    // Text takes some fifty times its size while it is tokenised, so the longest go one by one.
+    let long = match body.bytes.len() > LONG_BYTES {
+        true => Some(Arc::clone(&shared.preparing_long).acquire_owned().await),
+        false => None,
+    };
     // The work holds its turn, so that a client that goes away does not let in one more.
     let turn = Arc::clone(&shared.preparing).acquire_owned().await;
     let shared = Arc::clone(shared);
     let done = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        work(&shared.api)
+        let _turn = (turn, long);
+        work(&shared.api, &body.bytes)
     });
     done.await.map_err(failed)?
 }
 
 /// Everything from a body to what the engine takes.
-pub(super) fn prepare(api: &Api, endpoint: Endpoint, body: &Bytes) -> Result<Asked, ApiError> {
+pub(super) fn prepare(api: &Api, endpoint: Endpoint, body: &[u8]) -> Result<Asked, ApiError> {
     let mut fields = Fields::of_body(body)?;
     let model = model(api, &mut fields)?;
     refusals::check(&mut fields)?;

@@ -18,7 +18,7 @@ pub(super) async fn tokenize(
     request: Request,
 ) -> Result<Response, ApiError> {
     let body = body::read(request, &shared).await?;
-    let tokens = blocking(&shared, move |api| tokens(api, &body)).await?;
+    let tokens = blocking(&shared, body, tokens).await?;
     Ok(Json(tokens).into_response())
 }
 
@@ -28,8 +28,8 @@ pub(super) async fn detokenize(
     request: Request,
 ) -> Result<Response, ApiError> {
     let body = body::read(request, &shared).await?;
-    let text = blocking(&shared, move |api| {
-        let mut fields = Fields::of_body(&body)?;
+    let text = blocking(&shared, body, |api, body| {
+        let mut fields = Fields::of_body(body)?;
         model(api, &mut fields)?;
         let missing = || ApiError::invalid("tokens", "tokens is missing");
         let tokens: Vec<u32> = fields.take("tokens")?.ok_or_else(missing)?;

@@ -226,3 +226,13 @@ async fn requests_are_counted_by_route_and_status() {
     }
     assert_eq!(served.series("arcmesh_rejected_total{code=\"invalid_request\""), 2.0);
 }
+
+#[tokio::test]
+async fn long_bodies_are_worked_on_one_by_one_and_all_are() {
+    let served = served_as(says("x"), |api| api.limits.large_bodies_max = 1).await;
+    let body = json!({"prompt": "a".repeat(2 << 20)});
+    let asked = (0..4).map(|_| served.post("/v1/completions", &body));
+    for response in futures::future::join_all(asked).await {
+        assert_eq!(failure(response).await.1["code"], "context_length_exceeded");
+    }
+}

@@ -185,3 +185,16 @@ async fn if_one_of_several_prompts_is_refused_the_others_are_called_off() {
     served.group().await;
     assert_eq!(served.heard().await, Said::Cancelled(CancelReason::Abort));
 }
+
+#[tokio::test]
+async fn who_reads_nothing_is_cut_off() {
+    let mut served = served_as(
+        |_| bytes(&"a".repeat(200_000)),
+        |api| api.limits.write_stall_max = std::time::Duration::from_millis(50),
+    )
+    .await;
+    let response = served.chat(json!({"stream": true})).await;
+    served.group().await;
+    assert_eq!(served.heard().await, Said::Cancelled(CancelReason::Abort));
+    drop(response);
+}

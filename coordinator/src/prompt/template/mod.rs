@@ -106,6 +106,9 @@ impl ChatTemplate {
         environment.add_filter("tojson", |state: &State<'_, '_>, value: Value, options: Kwargs| {
             tojson(state, &value, &options)
         });
+        environment.add_test("iterable", is_iterable);
+        environment.add_filter("length", length);
+        environment.add_filter("count", length);
         environment.add_function("raise_exception", raise_exception);
         let source = without_generation_tags(source);
         environment.add_template_owned("chat", source.clone()).map_err(broken)?;
@@ -214,6 +217,23 @@ impl io::Write for Bounded {
 
 fn raise_exception(what: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, what))
+}
+
+/// As in Python, where nothing is no empty list.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// As in Jinja, where what is not defined has a length.
+fn length(value: &Value) -> Result<usize, Error> {
+    match value.len() {
+        None if value.is_undefined() => Ok(0),
+        None => {
+            let what = format!("a value of the type {} has no length", value.kind());
+            Err(Error::new(ErrorKind::InvalidOperation, what))
+        }
+        Some(length) => Ok(length),
+    }
 }
 
 fn message(error: &Error) -> String {

@@ -51,6 +51,13 @@ fn methods_and_filters_of_python_are_there() {
 }
 
 #[test]
+fn nothing_is_no_list_and_what_is_not_defined_is_an_empty_one() {
+    let template = "{{ tools is iterable and tools | length > 0 }} {{ no is iterable }} {{ no | length }} {{ messages | count }}";
+    assert_eq!(render(template, messages(&hello())).unwrap(), "False True 0 1");
+    assert!(render("{{ tools | length }}", messages(&hello())).is_err());
+}
+
+#[test]
 fn json_is_written_as_python_writes_it() {
     let value = json!([{"role": "user", "content": "ü\n\"<", "n": [1, 2.5, null, true], "o": {}}]);
     assert_eq!(
