@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::matrix::BlockKind;
+use crate::block::BlockKind;
 
 /// Writes the numbers of whole blocks to `out`.
 ///

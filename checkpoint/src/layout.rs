@@ -4,12 +4,12 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::block::BlockKind;
 use crate::config::{self, ModelConfig};
 use crate::error::CheckpointError;
 use crate::folder::{self, Folder};
 use crate::gguf::{self, Gguf};
 use crate::mapped::Mapped;
-use crate::matrix::BlockKind;
 use crate::names::{LayerTensor, TensorName};
 use crate::stored::Stored;
 use crate::vocabulary::{TemplateTokens, VocabularySource};

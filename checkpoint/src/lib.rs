@@ -4,25 +4,43 @@
 //! Two layouts are understood: one GGUF file, and a folder of safetensors with `config.json`. Both
 //! come out as the same [`ModelConfig`] and the same tensor names, so nobody above knows which it was.
 //! Files are not trusted: every count, offset and length is checked before it is used.
+//!
+//! Modules stand in reading order; each uses only those below it. Blank lines keep the formatter from
+//! sorting them.
 
 mod checkpoint;
-mod config;
-mod dequantize;
-mod error;
-mod folder;
-mod gguf;
+
 mod layout;
-mod mapped;
-mod matrix;
-mod names;
+
 mod shapes;
+
+mod config;
+
+mod folder;
+
+mod gguf;
+
+mod mapped;
+
+mod error;
+
+mod names;
+
 mod stored;
+
+mod matrix;
+
+mod dequantize;
+
+mod block;
+
 mod vocabulary;
 
+pub use block::BlockKind;
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, LayerKind, ModelConfig, RopeConfig};
 pub use dequantize::dequantize;
 pub use error::CheckpointError;
-pub use matrix::{BlockKind, Matrix};
+pub use matrix::Matrix;
 pub use names::{LayerTensor, TensorName};
 pub use vocabulary::{TemplateTokens, TokenKind, VocabularySource};

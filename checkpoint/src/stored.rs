@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::matrix::BlockKind;
+use crate::block::BlockKind;
 
 /// A tensor of a file, by place and kind.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,10 @@ pub mod service;
 
 pub mod rank;
 
+pub mod metrics;
+
+pub mod config;
+
 pub mod runner;
 
 pub mod sampler;
@@ -20,10 +24,6 @@ pub mod backend;
 pub mod collective;
 
 pub mod batch;
-
-pub mod metrics;
-
-pub mod config;
 
 mod memory;
 

@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+use crate::block::BlockKind;
 use crate::error::{CheckpointError, shown};
 use crate::folder::json;
 use crate::mapped::Mapped;
-use crate::matrix::BlockKind;
 use crate::stored::Stored;
 
 const INDEX: &str = "model.safetensors.index.json";

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::block::BlockKind;
 use crate::error::{CheckpointError, shown};
 use crate::gguf::reader::Reader;
-use crate::matrix::BlockKind;
 use crate::stored::Stored;
 
 /// What ggml allows.
