@@ -37,7 +37,7 @@ def ready(base):
 
 
 def talk(base):
-    client = openai.OpenAI(base_url=f"{base}/v1", api_key="a key of ours", max_retries=0)
+    client = openai.OpenAI(base_url=f"{base}/v1", api_key="a-key-of-ours", max_retries=0)
     model = client.models.list().data[0].id
     question = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -101,7 +101,7 @@ def main():
         processes.append(
             subprocess.Popen(
                 [arcmesh, "coordinator", "--host", "127.0.0.1", "--port", str(http)]
-                + ["--api-key", "a key of ours", *members]
+                + ["--api-key", "a-key-of-ours", *members]
             )
         )
         deadline = time.monotonic() + WAIT_SECONDS

@@ -50,7 +50,7 @@ async fn no_limit_is_got_around() {
 
 #[tokio::test]
 async fn a_key_guards_all_but_the_probes() {
-    let site = Site::serve(&["--api-key", "open sesame"]);
+    let site = Site::serve(&["--api-key", "open-sesame"]);
     for path in ["/health", "/ready", "/metrics"] {
         assert_eq!(site.get(path).await.status(), 200, "{path}");
     }
@@ -60,7 +60,7 @@ async fn a_key_guards_all_but_the_probes() {
         assert!(refused.headers().contains_key("www-authenticate"));
     }
     let client = reqwest::Client::new();
-    let with = client.get(format!("{}/v1/models", site.base)).bearer_auth("open sesame");
+    let with = client.get(format!("{}/v1/models", site.base)).bearer_auth("open-sesame");
     assert_eq!(with.send().await.unwrap().status(), 200);
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Streamed {
 impl Site {
     /// `arcmesh serve`, listening at any free port.
     pub(crate) fn serve(more: &[&str]) -> Self {
-        let front = Process::start(&[&["serve", "--port", "0"], more].concat(), "  curl");
+        let front = Process::start(&[&["serve", "--port", "0"], more].concat(), "    -d");
         Self::of(front, Vec::new())
     }
 
@@ -43,7 +43,7 @@ impl Site {
             workers.iter().flat_map(|worker| ["--worker".to_owned(), address(worker)]).collect();
         let members: Vec<_> = members.iter().map(String::as_str).collect();
         let arguments = [&["coordinator", "--port", "0"], members.as_slice(), more].concat();
-        Self::of(Process::start(&arguments, "  curl"), workers)
+        Self::of(Process::start(&arguments, "    -d"), workers)
     }
 
     fn of(front: Process, workers: Vec<Process>) -> Self {
