@@ -34,7 +34,7 @@ pub struct Sampler {
     /// likeliest.
     weights: Vec<f32>,
     buckets: Vec<Bucket>,
-    /// Tokens of one bucket.
+    /// Tokens of one bucket, then those that are kept.
     members: Vec<u32>,
 }
 
@@ -53,6 +53,12 @@ struct Last {
 }
 
 impl Last {
+    const ALL: Self = Self { weight: 0.0, id: u32::MAX };
+
+    fn cuts_nothing(self) -> bool {
+        self.weight == 0.0 && self.id == u32::MAX
+    }
+
     fn keeps(self, id: u32, weight: f32) -> bool {
         weight > self.weight || (weight == self.weight && id <= self.id)
     }
@@ -76,20 +82,26 @@ impl Sampler {
         self.weights.clear();
         let weight = |&logit: &f32| exp((logit - largest) / sampling.temperature);
         self.weights.extend(logits.iter().map(weight));
-        let kept = self.keep(sampling);
-        Ok(self.draw(kept, unit(sampling.seed, position)))
+        let last = self.keep(sampling);
+        let at = unit(sampling.seed, position);
+        if last.cuts_nothing() {
+            return Ok(draw(0..token(logits.len()), &self.weights, at));
+        }
+        self.members.clear();
+        let kept = (0..).zip(&self.weights).filter(|&(id, &weight)| last.keeps(id, weight));
+        self.members.extend(kept.map(|(id, _)| id));
+        Ok(draw(self.members.iter().copied(), &self.weights, at))
     }
 
     /// What top-k, top-p and min-p leave.
     fn keep(&mut self, sampling: &Sampling) -> Last {
-        let mut last = Last { weight: 0.0, id: u32::MAX };
+        let mut last = Last::ALL;
         let top_k = sampling.top_k as usize;
         if top_k > 0 && top_k < self.weights.len() {
             last = self.fewest(last, |count, _| count >= top_k);
         }
         if sampling.top_p < 1.0 {
-            let enough = f64::from(sampling.top_p) * self.total(last);
-            last = self.fewest(last, |_, sum| sum >= enough);
+            last = self.fewest(last, |_, part| part >= f64::from(sampling.top_p));
         }
         if sampling.min_p > last.weight {
             last = Last { weight: sampling.min_p, id: u32::MAX };
@@ -97,10 +109,12 @@ impl Sampler {
         last
     }
 
-    /// The fewest of the likeliest tokens that are `enough`, given how many they are and what they
-    /// weigh together. Only the bucket in which they end is sorted.
+    /// The fewest of the likeliest tokens that are `enough`, given how many they are and what part of
+    /// all kept so far they weigh. Only the bucket in which they end is sorted.
     fn fewest(&mut self, kept: Last, enough: impl Fn(usize, f64) -> bool) -> Last {
         self.fill_buckets(kept);
+        let total: f64 = self.buckets.iter().map(|bucket| bucket.sum).sum();
+        let enough = |count, sum: f64| enough(count, sum / total);
         let (mut count, mut sum) = (0, 0.0);
         for (index, bucket) in self.buckets.iter().enumerate().rev() {
             if bucket.count > 0 && enough(count + bucket.count, sum + bucket.sum) {
@@ -151,34 +165,24 @@ impl Sampler {
         }
         last
     }
+}
 
-    /// What the tokens that are kept weigh together.
-    fn total(&self, kept: Last) -> f64 {
-        let mut lanes = [0.0; LANES];
-        for (chunk, first) in self.weights.chunks(LANES).zip((0..).step_by(LANES)) {
-            for ((lane, &weight), id) in lanes.iter_mut().zip(chunk).zip(first..) {
-                *lane += if kept.keeps(id, weight) { f64::from(weight) } else { 0.0 };
+/// The one of `tokens` in whose stretch of their weights, end to end, the point `at` of `0..1` falls.
+fn draw(tokens: impl Iterator<Item = u32> + Clone, weights: &[f32], at: f64) -> u32 {
+    let weight_of = |id: u32| f64::from(weights[id as usize]);
+    let target = at * tokens.clone().map(weight_of).sum::<f64>();
+    let mut so_far = 0.0;
+    let mut drawn = 0;
+    for id in tokens {
+        if weight_of(id) > 0.0 {
+            so_far += weight_of(id);
+            drawn = id;
+            if target < so_far {
+                break;
             }
         }
-        lanes.iter().sum()
     }
-
-    /// The token in whose stretch of what is kept the point `at` of `0..1` falls.
-    fn draw(&self, kept: Last, at: f64) -> u32 {
-        let target = at * self.total(kept);
-        let mut so_far = 0.0;
-        let mut drawn = 0;
-        for (id, &weight) in (0..).zip(&self.weights) {
-            if weight > 0.0 && kept.keeps(id, weight) {
-                so_far += f64::from(weight);
-                drawn = id;
-                if target < so_far {
-                    break;
-                }
-            }
-        }
-        drawn
-    }
+    drawn
 }
 
 /// The highest logit, unless one of them is no number or all are −∞.
@@ -409,7 +413,7 @@ mod tests {
         let total: f64 = order.iter().map(|id| f64::from(weight_of(id))).sum();
         let mut sum = 0.0;
         let mut count = 0;
-        while count < order.len() && (count == 0 || sum < f64::from(sampling.top_p) * total) {
+        while count < order.len() && (count == 0 || sum / total < f64::from(sampling.top_p)) {
             sum += f64::from(weight_of(&order[count]));
             count += 1;
         }
