@@ -15,7 +15,7 @@ pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let metrics_listener = bind(&config.metrics, "--metrics").await?;
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
-    let rank = Rank::start(ranks::config(&checkpoint, &config.device), checkpoint, &metrics);
+    let rank = Rank::start(ranks::config(&checkpoint, &config.device), checkpoint, &metrics)?;
     let described = rank.describe();
     tracing::info!(device = %described.device, threads = described.threads, "this rank's device");
     terminal::say(&format!(

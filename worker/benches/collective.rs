@@ -20,7 +20,7 @@ use proto::collective::Frame;
 use proto::collective::peer_client::PeerClient;
 use proto::collective::peer_server::{Peer, PeerServer};
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -109,33 +109,15 @@ fn run(end: &mut dyn Collective, bytes: usize, times: u32) -> f64 {
 
 /// Two ranks as two workers would have them: each with a thread that drives its streams.
 fn grpc_group() -> Vec<Box<dyn Collective>> {
-    let boards = [Switchboard::default(), Switchboard::default()];
-    let sites: Vec<(Runtime, String)> = boards
-        .iter()
-        .map(|board| {
-            let runtime = single();
-            let address = listen(&runtime, tuned_server().add_service(board.service()));
-            (runtime, address)
-        })
-        .collect();
-    let peers: Vec<String> = sites.iter().map(|(_, address)| address.clone()).collect();
-    let forming: Vec<_> = boards
-        .into_iter()
-        .zip(sites)
-        .enumerate()
-        .map(|(rank, (board, (runtime, _)))| {
-            let peers = peers.clone();
-            let (tell, told) = std_mpsc::channel();
-            thread::spawn(move || {
-                runtime.block_on(async move {
-                    tell.send(board.form(1, rank, &peers, PATIENCE).await.unwrap()).unwrap();
-                    std::future::pending::<()>().await;
-                });
-            });
-            told
-        })
-        .collect();
-    forming.into_iter().map(|told| boxed(told.recv().unwrap())).collect()
+    let boards = [Switchboard::start().unwrap(), Switchboard::start().unwrap()];
+    let peers = boards.each_ref().map(|board| {
+        listen(board.driver().handle(), tuned_server().add_service(board.desk().service()))
+    });
+    let [lower, higher] = &boards;
+    let (lower, higher) = single().block_on(async {
+        tokio::join!(lower.form(1, 0, &peers, PATIENCE), higher.form(1, 1, &peers, PATIENCE))
+    });
+    vec![boxed(lower.unwrap()), boxed(higher.unwrap())]
 }
 
 /// A stream to somebody who sends back what it gets.
@@ -148,7 +130,7 @@ struct Bare {
 impl Bare {
     fn start() -> Self {
         let server = single();
-        let address = listen(&server, tuned_server().add_service(PeerServer::new(Echo)));
+        let address = listen(server.handle(), tuned_server().add_service(PeerServer::new(Echo)));
         thread::spawn(move || server.block_on(std::future::pending::<()>()));
         let runtime = single();
         let (outgoing, frames) = mpsc::channel(1);
@@ -194,10 +176,12 @@ fn single() -> Runtime {
 }
 
 /// Serves on loopback once the runtime is driven.
-fn listen(runtime: &Runtime, router: tonic::transport::server::Router) -> String {
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+fn listen(runtime: &Handle, router: tonic::transport::server::Router) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
+    listener.set_nonblocking(true).unwrap();
     let _context = runtime.enter();
+    let listener = TcpListener::from_std(listener).unwrap();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     runtime.spawn(router.serve_with_incoming(incoming));
     address

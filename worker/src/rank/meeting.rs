@@ -35,6 +35,13 @@ impl Meeting {
         Self::Local(Arc::default())
     }
 
+    /// The rank has nothing to say to its peers for some time.
+    pub(super) fn rest(&self) {
+        if let Self::Grpc(switchboard) = self {
+            switchboard.driver().give_back();
+        }
+    }
+
     /// This rank's end of the group that the order is for.
     pub(super) async fn form(
         &self,

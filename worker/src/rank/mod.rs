@@ -4,9 +4,11 @@
 //! a step ends its epoch too, and what it held is freed. Between epochs a rank holds nothing.
 
 mod meeting;
+mod stay;
 mod thread;
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::collective::grpc::{FormError, Switchboard};
 use crate::config::WorkerConfig;
 use crate::metrics::{Outcome, Phase, RankMetrics, WorkerMetrics};
 use crate::rank::meeting::Meeting;
+use crate::rank::stay::{Stay, Stays};
 use crate::rank::thread::{Job, Seat};
 use crate::runner::{self, LoadOrder, OrderError};
 
@@ -86,14 +89,13 @@ struct Shared {
     meeting: Meeting,
     metrics: RankMetrics,
     state: Mutex<State>,
+    stays: Arc<Stays>,
 }
 
 struct State {
     /// The newest that we were told of.
     epoch: u64,
     phase: EpochPhase,
-    /// Disconnected when the epoch's thread has freed what it held.
-    over: Option<std::sync::mpsc::Receiver<()>>,
 }
 
 enum EpochPhase {
@@ -104,14 +106,16 @@ enum EpochPhase {
 
 impl Rank {
     /// A rank that meets its peers over gRPC, at [`Rank::switchboard`].
-    #[must_use]
+    ///
+    /// # Errors
+    /// When the operating system does not give the thread that drives the streams.
     pub fn start(
         config: WorkerConfig,
         checkpoint: Arc<Checkpoint>,
         metrics: &WorkerMetrics,
-    ) -> Self {
-        let meeting = Meeting::Grpc(Switchboard::default());
-        Self::new(config, checkpoint, metrics.rank(None), meeting)
+    ) -> io::Result<Self> {
+        let meeting = Meeting::Grpc(Switchboard::start()?);
+        Ok(Self::new(config, checkpoint, metrics.rank(None), meeting))
     }
 
     /// Ranks that share this process and meet in its memory.
@@ -141,8 +145,10 @@ impl Rank {
         metrics.identify(capabilities.backend, &capabilities.device, &config.node);
         let digest = checkpoint.digest();
         let phase = EpochPhase::Ended("no group was formed yet".to_owned());
-        let state = Mutex::new(State { epoch: 0, phase, over: None });
-        let shared = Shared { config, checkpoint, digest, capabilities, meeting, metrics, state };
+        let state = Mutex::new(State { epoch: 0, phase });
+        let stays = Arc::default();
+        let shared =
+            Shared { config, checkpoint, digest, capabilities, meeting, metrics, state, stays };
         Self { shared: Arc::new(shared) }
     }
 
@@ -179,21 +185,20 @@ impl Rank {
     }
 
     /// Takes a rank in a group at an epoch, and ends whatever an earlier epoch left. Must be called
-    /// within a tokio runtime: the one that is to drive the streams to the peers.
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// At once, when the order cannot be followed; later failures come as the last progress.
     pub fn load(&self, request: &LoadRequest) -> Result<Progress, LoadFailure> {
         let order = self.order(request).inspect_err(|_| self.shared.metrics.load_failed())?;
-        let (alive, over) = std::sync::mpsc::channel();
-        let before = self.shared.begin(order.epoch, over)?;
+        let stay = self.shared.begin(order.epoch)?;
         let (rank, world) = (order.shard.rank(), order.shard.world());
         self.shared.metrics.took(rank, world, order.epoch);
         let (progress, told) = mpsc::channel(PROGRESS_UNREAD_MAX);
-        let seat = Seat::new(&self.shared, order, progress, before, alive);
         let (meeting, peers) = (self.shared.meeting.clone(), request.peers.clone());
+        let seat = Seat::new(&self.shared, order.clone(), progress, stay);
         tokio::spawn(async move {
-            match meeting.form(seat.order(), &peers).await {
+            match meeting.form(&order, &peers).await {
                 Ok(collective) => seat.start(collective),
                 Err(error) => seat.fail(error.into()),
             }
@@ -252,12 +257,8 @@ impl Rank {
 }
 
 impl Shared {
-    /// Goes on to a newer epoch; gives what tells when the one before is over.
-    fn begin(
-        &self,
-        epoch: u64,
-        over: std::sync::mpsc::Receiver<()>,
-    ) -> Result<Option<std::sync::mpsc::Receiver<()>>, LoadFailure> {
+    /// Goes on to a newer epoch.
+    fn begin(&self, epoch: u64) -> Result<Stay, LoadFailure> {
         let mut state = self.lock();
         if epoch <= state.epoch {
             return Err(LoadFailure::Stale { epoch, newest: state.epoch });
@@ -265,7 +266,7 @@ impl Shared {
         state.epoch = epoch;
         // The thread of the epoch before ends when nobody can send it steps.
         state.phase = EpochPhase::Loading;
-        Ok(state.over.replace(over))
+        Ok(Stay::begin(&self.stays, epoch))
     }
 
     /// The epoch takes steps from now on, unless it is over.

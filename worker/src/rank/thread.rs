@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,11 +16,12 @@ use tracing::{error, info, warn};
 use crate::collective::Collective;
 use crate::config::WorkerConfig;
 use crate::metrics::{Outcome, Phase, RankMetrics};
-use crate::rank::meeting::Metered;
+use crate::rank::meeting::{Meeting, Metered};
+use crate::rank::stay::Stay;
 use crate::rank::{JOBS_MAX, LoadFailure, Shared};
 use crate::runner::{LoadOrder, Runner};
 
-/// While the epoch before is not over yet, the coordinator hears this often that we are alive.
+/// While an earlier epoch is not over yet, the coordinator hears this often that we are alive.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// A step and where its reply goes.
@@ -37,14 +37,13 @@ pub(super) struct Seat {
     config: WorkerConfig,
     checkpoint: Arc<Checkpoint>,
     metrics: RankMetrics,
+    meeting: Meeting,
     progress: mpsc::Sender<Result<LoadProgress, LoadFailure>>,
-    /// Disconnected when the epoch before holds nothing any more.
-    before: Option<std::sync::mpsc::Receiver<()>>,
     /// Weak: the thread must not keep alive what keeps it alive.
     shared: Weak<Shared>,
     begun: Instant,
     /// Last, so that it is dropped last.
-    _alive: std::sync::mpsc::Sender<()>,
+    stay: Stay,
 }
 
 impl Seat {
@@ -52,24 +51,19 @@ impl Seat {
         shared: &Arc<Shared>,
         order: LoadOrder,
         progress: mpsc::Sender<Result<LoadProgress, LoadFailure>>,
-        before: Option<std::sync::mpsc::Receiver<()>>,
-        alive: std::sync::mpsc::Sender<()>,
+        stay: Stay,
     ) -> Self {
         Self {
             order,
             config: shared.config.clone(),
             checkpoint: Arc::clone(&shared.checkpoint),
             metrics: shared.metrics.clone(),
+            meeting: shared.meeting.clone(),
             progress,
-            before,
             shared: Arc::downgrade(shared),
             begun: Instant::now(),
-            _alive: alive,
+            stay,
         }
-    }
-
-    pub(super) fn order(&self) -> &LoadOrder {
-        &self.order
     }
 
     /// Goes on in a thread of its own.
@@ -91,8 +85,8 @@ impl Seat {
         drop(self.progress.try_send(Err(failure)));
     }
 
-    fn live(mut self, collective: Box<dyn Collective>) {
-        self.await_the_epoch_before();
+    fn live(self, collective: Box<dyn Collective>) {
+        self.stay.alone(SIGN_OF_LIFE, || self.told(0, 0));
         let loaded = catch_unwind(AssertUnwindSafe(|| self.load(collective)));
         let rank = self.order.shard.rank();
         let runner = match loaded {
@@ -111,13 +105,6 @@ impl Seat {
         let reason = self.work(runner, queue);
         self.metrics.ended();
         self.end(reason);
-    }
-
-    fn await_the_epoch_before(&mut self) {
-        let Some(before) = self.before.take() else { return };
-        while before.recv_timeout(SIGN_OF_LIFE) == Err(RecvTimeoutError::Timeout) {
-            self.told(0, 0);
-        }
     }
 
     fn load(&self, collective: Box<dyn Collective>) -> Result<Runner, crate::runner::LoadError> {
@@ -140,6 +127,8 @@ impl Seat {
         while let Some(Job { request, reply }) = queue.blocking_recv() {
             let begun = Instant::now();
             let stepped = catch_unwind(AssertUnwindSafe(|| runner.step(&request)));
+            // The reply leaves by the same thread as what goes to the peers.
+            self.meeting.rest();
             let answer = stepped.unwrap_or_else(|panic| self.died(&request, &*panic));
             let outcome = outcome_of(&answer);
             if outcome != Outcome::Refused {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::backend::BackendError;
-use crate::collective::grpc::{FormError, Switchboard};
+use crate::collective::grpc::{Desk, FormError};
 use crate::metrics::WorkerMetrics;
 use crate::rank::{LoadFailure, Rank};
 use crate::runner::LoadError;
@@ -34,7 +34,7 @@ pub(super) struct WorkerCalls {
 /// What other ranks call.
 #[derive(Debug)]
 pub(super) struct PeerCalls {
-    switchboard: Switchboard,
+    desk: Desk,
     metrics: WorkerMetrics,
 }
 
@@ -97,21 +97,21 @@ impl Worker for WorkerCalls {
 
 #[tonic::async_trait]
 impl Peer for PeerCalls {
-    type ExchangeStream = <Switchboard as Peer>::ExchangeStream;
+    type ExchangeStream = <Desk as Peer>::ExchangeStream;
 
     async fn exchange(
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let admitted = self.switchboard.exchange(request).await;
+        let admitted = self.desk.exchange(request).await;
         self.metrics.rpc("exchange", admitted.is_ok());
         admitted
     }
 }
 
 impl PeerCalls {
-    pub(super) fn new(switchboard: Switchboard, metrics: WorkerMetrics) -> Self {
-        Self { switchboard, metrics }
+    pub(super) fn new(desk: Desk, metrics: WorkerMetrics) -> Self {
+        Self { desk, metrics }
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::server::TcpIncoming;
-use worker::collective::grpc::{Switchboard, tuned_server};
+use worker::collective::grpc::{Desk, Switchboard, tuned_server};
 use worker::collective::local::{self, LocalCollective};
 use worker::collective::{Collective, CollectiveError};
 
@@ -29,8 +29,12 @@ impl Site {
     pub(crate) fn new(world: usize) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let stop = CancellationToken::new();
-        let boards: Vec<Switchboard> = (0..world).map(|_| Switchboard::default()).collect();
-        let peers = boards.iter().map(|board| serve(&runtime, board, stop.clone())).collect();
+        let boards: Vec<Switchboard> = (0..world).map(|_| Switchboard::start().unwrap()).collect();
+        let serving = boards.iter().map(|board| {
+            let serving = board.driver().handle().spawn(serve(board.desk().clone(), stop.clone()));
+            runtime.block_on(serving).unwrap()
+        });
+        let peers = serving.collect();
         Self { runtime, boards, peers, _stop: stop.drop_guard() }
     }
 
@@ -47,15 +51,13 @@ impl Site {
     }
 }
 
-fn serve(runtime: &Runtime, board: &Switchboard, stop: CancellationToken) -> String {
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+/// Serves on loopback and says where.
+async fn serve(desk: Desk, stop: CancellationToken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let incoming = {
-        let _context = runtime.enter();
-        TcpIncoming::from(listener).with_nodelay(Some(true))
-    };
-    let server = tuned_server().add_service(board.service());
-    runtime.spawn(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tuned_server().add_service(desk.service());
+    tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
     address
 }
 

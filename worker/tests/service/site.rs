@@ -90,7 +90,7 @@ impl Worker {
         let address = listener.local_addr().unwrap().to_string();
         let probes_address = probes.local_addr().unwrap().to_string();
         let metrics = WorkerMetrics::new();
-        let rank = Rank::start(model.config(), Arc::clone(&model.checkpoint), &metrics);
+        let rank = Rank::start(model.config(), Arc::clone(&model.checkpoint), &metrics).unwrap();
         let stop = CancellationToken::new();
         let shutdown = stop.clone().cancelled_owned();
         let serving = tokio::spawn(serve(listener, probes, rank, shutdown));

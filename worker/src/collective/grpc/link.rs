@@ -1,15 +1,19 @@
 //! One peer: a stream of frames each way.
 
+use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::collective::Frame;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 use tonic::Streaming;
 
 use crate::collective::CollectiveError;
-use crate::collective::grpc::wait::block_until;
 
 /// Payload bytes of a frame at most; a longer payload is sent as several parts, so that it streams.
 /// Whole f64.
@@ -22,12 +26,41 @@ pub const FRAME_BYTES_MAX: usize = PART_BYTES_MAX + 1024;
 /// sends all of a collective before it receives, and can be one collective ahead of a peer.
 pub(super) const QUEUED_FRAMES_MAX: usize = 2048;
 
-/// Which exchange of which collective a frame belongs to.
+/// Which exchange of which collective a frame belongs to, and who we are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tag {
+    pub(super) rank: u32,
     pub(super) epoch: u64,
     pub(super) step: u64,
     pub(super) index: u32,
+}
+
+/// How long a rank looks for a peer's frame before it sleeps: about twice what falling asleep and being
+/// woken cost.
+const LOOK_MAX: Duration = Duration::from_micros(50);
+
+/// Waits in a row, at most, in which a rank does not look after it has looked in vain.
+const SKIPPED_MAX: u32 = 63;
+
+/// Whether it is worth looking before sleeping: it is while peers come in time and have a processor of
+/// their own. When it was in vain, ever more waits go without.
+#[derive(Debug, Default)]
+struct Luck {
+    skip: u32,
+    skipped: u32,
+}
+
+impl Luck {
+    fn tries(&mut self) -> bool {
+        let tries = self.skip == 0;
+        self.skip = self.skip.saturating_sub(1);
+        tries
+    }
+
+    fn learn(&mut self, came: bool) {
+        self.skipped = if came { 0 } else { (2 * self.skipped + 1).min(SKIPPED_MAX) };
+        self.skip = self.skipped;
+    }
 }
 
 /// One peer, as a rank sees it.
@@ -36,6 +69,7 @@ pub(super) struct Link {
     pub(super) peer: usize,
     outgoing: mpsc::Sender<Frame>,
     incoming: Streaming<Frame>,
+    luck: Luck,
 }
 
 impl Link {
@@ -45,17 +79,16 @@ impl Link {
         outgoing: mpsc::Sender<Frame>,
         incoming: Streaming<Frame>,
     ) -> Self {
-        Self { peer, outgoing, incoming }
+        Self { peer, outgoing, incoming, luck: Luck::default() }
     }
 
     /// Queues `payload` for the peer, cut into parts that are numbered from `first_part`.
     ///
     /// # Errors
     /// [`CollectiveError::PeerLost`], or [`CollectiveError::Deadline`] when the queue stays full.
-    pub(super) fn send(
+    pub(super) async fn send(
         &self,
         tag: Tag,
-        rank: u32,
         first_part: u32,
         payload: &Bytes,
         patience: Duration,
@@ -63,7 +96,7 @@ impl Link {
         for (part, range) in (first_part..).zip(parts(payload.len())) {
             let frame = Frame {
                 epoch: tag.epoch,
-                rank,
+                rank: tag.rank,
                 step: tag.step,
                 index: tag.index,
                 part,
@@ -75,8 +108,8 @@ impl Link {
                     return Err(self.lost(tag, "its stream was closed".to_owned()));
                 }
                 Err(mpsc::error::TrySendError::Full(frame)) => {
-                    let sent = block_until(self.outgoing.send(frame), Instant::now() + patience);
-                    sent.ok_or_else(|| self.silent(tag, patience))?
+                    let sent = timeout(patience, self.outgoing.send(frame)).await;
+                    sent.map_err(|_| self.silent(tag, patience))?
                         .map_err(|_| self.lost(tag, "its stream was closed".to_owned()))?;
                 }
             }
@@ -88,21 +121,24 @@ impl Link {
     ///
     /// # Errors
     /// [`CollectiveError`].
-    pub(super) fn receive(
+    pub(super) async fn receive(
         &mut self,
         tag: Tag,
         part: u32,
         patience: Duration,
     ) -> Result<Bytes, CollectiveError> {
-        let arrived = block_until(self.incoming.message(), Instant::now() + patience);
+        let arrived = match self.look().await {
+            Some(arrived) => Ok(arrived),
+            None => timeout(patience, self.incoming.message()).await,
+        };
         let frame = match arrived {
-            None => return Err(self.silent(tag, patience)),
-            Some(Err(status)) => {
+            Err(_) => return Err(self.silent(tag, patience)),
+            Ok(Err(status)) => {
                 let reason = format!("{} ({:?})", status.message(), status.code());
                 return Err(self.lost(tag, reason));
             }
-            Some(Ok(None)) => return Err(self.lost(tag, "its stream ended".to_owned())),
-            Some(Ok(Some(frame))) => frame,
+            Ok(Ok(None)) => return Err(self.lost(tag, "its stream ended".to_owned())),
+            Ok(Ok(Some(frame))) => frame,
         };
         let due = (tag.epoch, tag.step, tag.index, part);
         let got = (frame.epoch, frame.step, frame.index, frame.part);
@@ -120,6 +156,26 @@ impl Link {
                 "part {number} of collective {index} of step {step} of epoch {epoch}, as rank {rank},"
             ),
         })
+    }
+
+    /// Looks for the next frame for a moment, without sleeping.
+    async fn look(&mut self) -> Option<Result<Option<Frame>, tonic::Status>> {
+        if !self.luck.tries() {
+            return None;
+        }
+        let until = Instant::now() + LOOK_MAX;
+        let mut message = pin!(self.incoming.message());
+        let arrived = loop {
+            let polled = poll_fn(|context| Poll::Ready(message.as_mut().poll(context))).await;
+            match polled {
+                Poll::Ready(arrived) => break Some(arrived),
+                Poll::Pending if Instant::now() >= until => break None,
+                // The streams are driven in between.
+                Poll::Pending => yield_now().await,
+            }
+        };
+        self.luck.learn(arrived.is_some());
+        arrived
     }
 
     /// The peer sent part `part` with a length that cannot be.

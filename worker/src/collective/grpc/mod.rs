@@ -1,16 +1,16 @@
 //! Ranks that are processes: peers over persistent gRPC streams.
 //!
 //! Every pair of ranks has one stream for the life of a group; the higher rank dials the lower, and both
-//! greet ([`Switchboard`]). A rank hands its frames to the runtime that drives the streams, and waits on
-//! its own thread for those of its peers.
+//! greet ([`Switchboard`]). The streams have a thread of their own ([`Driver`]); a rank that waits for its
+//! peers drives them itself.
 //!
 //! An all-reduce sends whole vectors to everyone and adds them in order of rank. From three ranks on,
 //! long vectors are added slice by slice instead (each rank adds its own slice for all, then shares it),
 //! which sends less. Both give the same bits, since sums are exact.
 
+mod driver;
 mod link;
 mod switchboard;
-mod wait;
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -21,14 +21,19 @@ use tonic::transport::{Endpoint, Server};
 use crate::collective::grpc::link::{Link, Tag, parts};
 use crate::collective::{Collective, CollectiveError, CollectiveTimes, keep_one_per_rank};
 
+pub use crate::collective::grpc::driver::Driver;
 pub use crate::collective::grpc::link::FRAME_BYTES_MAX;
-pub use crate::collective::grpc::switchboard::{FormError, Switchboard};
+pub use crate::collective::grpc::switchboard::{Desk, FormError, Switchboard};
 
 const _: () = assert!(cfg!(target_endian = "little"), "frames hold numbers as they are in memory");
 
 /// From how many bytes on an all-reduce of three or more ranks goes slice by slice: it takes one more
 /// trip over the link, which is worth it when sending the rest takes longer than that trip.
 const SLICED_BYTES_MIN: usize = 64 << 10;
+
+/// From how many bytes on what a collective sends may not have left when it has received everything: then
+/// the streams go back to their thread at once.
+const UNSENT_BYTES_MIN: u64 = 64 << 10;
 
 /// Bytes of an HTTP/2 frame: large frames take fewer turns.
 const HTTP2_FRAME_BYTES: u32 = 1 << 20;
@@ -70,10 +75,12 @@ pub fn tuned_endpoint(endpoint: Endpoint) -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
-/// One rank's end of a group of processes. Made by [`Switchboard::form`].
+/// One rank's end of a group of processes. Made by [`Switchboard::form`]. Its operations must not be called
+/// on a thread that drives a runtime.
 #[derive(Debug)]
 pub struct GrpcCollective {
     rank: usize,
+    driver: Driver,
     /// One for each rank, in order; none for ourselves.
     links: Vec<Option<Link>>,
     tag: Tag,
@@ -99,27 +106,33 @@ impl Collective for GrpcCollective {
     }
 
     fn all_reduce(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        self.timed(|end| {
+        self.timed(async |end| {
             if end.world() > 2 && size_of_val::<[f64]>(values) >= SLICED_BYTES_MIN {
-                end.sum_sliced(values)
-            } else {
-                let own = end.encode(&[], bytemuck::cast_slice(values));
-                end.send_all(0, &own)?;
-                end.sum(values, &own)
+                return end.sum_sliced(values).await;
             }
+            let own = end.encode(&[], bytemuck::cast_slice(values));
+            for peer in end.peers() {
+                end.send(peer, 0, &own).await?;
+            }
+            end.sum(values, &own).await
         })
     }
 
     fn gather(&mut self, values: &[f32], out: &mut Vec<Vec<f32>>) -> Result<(), CollectiveError> {
         keep_one_per_rank(out, if self.rank == 0 { self.world() } else { 0 });
-        self.timed(|end| {
+        self.timed(async |end| {
             if end.rank == 0 {
                 out[0].extend_from_slice(values);
-                return (1..end.world()).try_for_each(|peer| end.receive_all(peer, &mut out[peer]));
+                for (peer, part) in out.iter_mut().enumerate().skip(1) {
+                    end.receive_all(peer, part).await?;
+                }
+                return Ok(());
             }
             let bytes: &[u8] = bytemuck::cast_slice(values);
             let own = end.encode(&(bytes.len() as u64).to_le_bytes(), bytes);
-            end.send(0, 0, &own)
+            end.send(0, 0, &own).await?;
+            let_leave().await;
+            Ok(())
         })
     }
 
@@ -130,11 +143,12 @@ impl Collective for GrpcCollective {
 
 impl GrpcCollective {
     /// `links` has one for each rank but ours.
-    fn new(epoch: u64, rank: usize, links: Vec<Option<Link>>) -> Self {
+    fn new(driver: Driver, epoch: u64, rank: u32, links: Vec<Option<Link>>) -> Self {
         Self {
-            rank,
+            rank: usize::try_from(rank).expect("it is below the number of links"),
+            driver,
             links,
-            tag: Tag { epoch, step: 0, index: 0 },
+            tag: Tag { rank, epoch, step: 0, index: 0 },
             patience: Duration::ZERO,
             times: CollectiveTimes::default(),
             buffer: BytesMut::new(),
@@ -145,46 +159,52 @@ impl GrpcCollective {
     /// Runs one collective: times it, numbers the next, and gives up the group when it fails.
     fn timed(
         &mut self,
-        run: impl FnOnce(&mut Self) -> Result<(), CollectiveError>,
+        run: impl AsyncFnOnce(&mut Self) -> Result<(), CollectiveError>,
     ) -> Result<(), CollectiveError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
         let started = Instant::now();
-        let waited = self.times.wait;
-        let result = run(self);
+        let (waited, sent) = (self.times.wait, self.times.bytes_sent);
+        let driver = self.driver.clone();
+        let result = driver.run(run(self));
+        if self.times.bytes_sent - sent >= UNSENT_BYTES_MIN {
+            driver.give_back();
+        }
         self.times.transfer += started.elapsed().saturating_sub(self.times.wait - waited);
         self.tag.index += 1;
         if let Err(error) = &result {
             self.failed = Some(error.clone());
             // Peers see their streams end and need not wait for their deadlines.
             self.links.iter_mut().for_each(|link| *link = None);
+            driver.give_back();
         }
         result
     }
 
     /// Every rank adds the slice of `values` that is its own for all, then shares it.
-    fn sum_sliced(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
+    async fn sum_sliced(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
         let (rank, world, numbers) = (self.rank, self.world(), values.len());
         let slices: Vec<Range<usize>> =
             (0..world).map(|r| numbers * r / world..numbers * (r + 1) / world).collect();
         let whole = self.encode(&[], bytemuck::cast_slice(values));
         for peer in self.peers() {
-            self.send(peer, 0, &whole.slice(bytes_of(&slices[peer])))?;
+            self.send(peer, 0, &whole.slice(bytes_of(&slices[peer]))).await?;
         }
         let own = whole.slice(bytes_of(&slices[rank]));
-        self.sum(&mut values[slices[rank].clone()], &own)?;
+        self.sum(&mut values[slices[rank].clone()], &own).await?;
         drop((whole, own));
 
         let own = self.encode(&[], bytemuck::cast_slice(&values[slices[rank].clone()]));
         for peer in self.peers() {
-            self.send(peer, part_count(&slices[peer]), &own)?;
+            self.send(peer, part_count(&slices[peer]), &own).await?;
         }
+        let_leave().await;
+        let first_part = part_count(&slices[rank]);
         for peer in self.peers() {
             let slice = &mut values[slices[peer].clone()];
-            let first_part = part_count(&slices[rank]);
             for (part, range) in (first_part..).zip(parts(size_of_val::<[f64]>(slice))) {
-                let bytes = self.receive_exact(peer, part, range.len(), part == first_part)?;
+                let bytes = self.receive_exact(peer, part, range.len(), part == first_part).await?;
                 copy_numbers(&mut slice[numbers_of(&range)], &bytes);
             }
         }
@@ -192,13 +212,14 @@ impl GrpcCollective {
     }
 
     /// Receives everyone's `values` and adds them in order of rank; `own` is what we brought.
-    fn sum(&mut self, values: &mut [f64], own: &Bytes) -> Result<(), CollectiveError> {
+    async fn sum(&mut self, values: &mut [f64], own: &Bytes) -> Result<(), CollectiveError> {
+        let_leave().await;
         for (part, range) in (0..).zip(parts(own.len())) {
             for rank in 0..self.world() {
                 let bytes = if rank == self.rank {
                     own.slice(range.clone())
                 } else {
-                    self.receive_exact(rank, part, range.len(), part == 0)?
+                    self.receive_exact(rank, part, range.len(), part == 0).await?
                 };
                 let values = &mut values[numbers_of(&range)];
                 if rank == 0 {
@@ -212,8 +233,12 @@ impl GrpcCollective {
     }
 
     /// Receives what a peer gathers: its bytes are counted at the start of its first part.
-    fn receive_all(&mut self, peer: usize, out: &mut Vec<f32>) -> Result<(), CollectiveError> {
-        let mut bytes = self.receive(peer, 0, true)?;
+    async fn receive_all(
+        &mut self,
+        peer: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<(), CollectiveError> {
+        let mut bytes = self.receive(peer, 0, true).await?;
         let head = bytes.split_to(bytes.len().min(size_of::<u64>()));
         let total = <[u8; 8]>::try_from(head.as_ref()).map(u64::from_le_bytes).ok();
         let total = total.and_then(|total| usize::try_from(total).ok());
@@ -224,7 +249,7 @@ impl GrpcCollective {
         let mut left = total;
         for (part, range) in (0..).zip(parts(total + size_of::<u64>())) {
             if part > 0 {
-                bytes = self.receive_exact(peer, part, range.len(), false)?;
+                bytes = self.receive_exact(peer, part, range.len(), false).await?;
             }
             if bytes.len() > left || !bytes.len().is_multiple_of(4) {
                 let due = format!("at most {left} bytes of f32");
@@ -247,31 +272,27 @@ impl GrpcCollective {
         self.buffer.split().freeze()
     }
 
-    fn send_all(&mut self, first_part: u32, payload: &Bytes) -> Result<(), CollectiveError> {
-        self.peers().try_for_each(|peer| self.send(peer, first_part, payload))
-    }
-
-    fn send(
+    async fn send(
         &mut self,
         peer: usize,
         first_part: u32,
         payload: &Bytes,
     ) -> Result<(), CollectiveError> {
-        let rank = u32::try_from(self.rank).expect("the rank came as a u32");
-        self.link(peer).send(self.tag, rank, first_part, payload, self.patience)?;
+        let (tag, patience) = (self.tag, self.patience);
+        self.link(peer).send(tag, first_part, payload, patience).await?;
         self.times.bytes_sent += payload.len() as u64;
         Ok(())
     }
 
     /// As [`Self::receive`], for a part whose length is known.
-    fn receive_exact(
+    async fn receive_exact(
         &mut self,
         peer: usize,
         part: u32,
         bytes_due: usize,
         first: bool,
     ) -> Result<Bytes, CollectiveError> {
-        let bytes = self.receive(peer, part, first)?;
+        let bytes = self.receive(peer, part, first).await?;
         if bytes.len() == bytes_due {
             return Ok(bytes);
         }
@@ -279,10 +300,15 @@ impl GrpcCollective {
     }
 
     /// Waits for a part; `first`: the time that takes is a wait for the peer, not for its bytes.
-    fn receive(&mut self, peer: usize, part: u32, first: bool) -> Result<Bytes, CollectiveError> {
-        let (tag, patience) = (self.tag, self.patience);
+    async fn receive(
+        &mut self,
+        peer: usize,
+        part: u32,
+        first: bool,
+    ) -> Result<Bytes, CollectiveError> {
         let started = first.then(Instant::now);
-        let bytes = self.links[peer].as_mut().expect(NO_LINK).receive(tag, part, patience);
+        let link = self.links[peer].as_mut().expect(NO_LINK);
+        let bytes = link.receive(self.tag, part, self.patience).await;
         if let Some(started) = started {
             self.times.wait += started.elapsed();
         }
@@ -302,6 +328,12 @@ impl GrpcCollective {
 }
 
 const NO_LINK: &str = "there is a link to every peer until a collective fails";
+
+/// Lets the streams take what was queued. What we wait for may be here already, and then nothing would
+/// leave before the next collective.
+async fn let_leave() {
+    tokio::task::yield_now().await;
+}
 
 fn bytes_of(numbers: &Range<usize>) -> Range<usize> {
     numbers.start * size_of::<f64>()..numbers.end * size_of::<f64>()

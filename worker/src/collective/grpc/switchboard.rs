@@ -1,6 +1,7 @@
 //! Where peers find each other: dials the lower ranks, answers the higher ones.
 
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,11 +14,12 @@ use proto::collective::peer_server::{Peer, PeerServer};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::collective::grpc::link::{Link, QUEUED_FRAMES_MAX};
-use crate::collective::grpc::{FRAME_BYTES_MAX, GrpcCollective, tuned_endpoint};
+use crate::collective::grpc::{Driver, FRAME_BYTES_MAX, GrpcCollective, tuned_endpoint};
 
 /// How long a stream that was opened to us may take to greet.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
@@ -81,8 +83,15 @@ pub enum FormError {
 }
 
 /// One worker's meeting place for groups, one group at a time. Cheap to clone; all clones are one.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Switchboard {
+    driver: Driver,
+    desk: Desk,
+}
+
+/// Where higher ranks call: the gRPC service of a [`Switchboard`].
+#[derive(Clone, Default)]
+pub struct Desk {
     state: Arc<Mutex<State>>,
 }
 
@@ -101,17 +110,33 @@ struct Forming {
 }
 
 impl Switchboard {
-    /// The gRPC service through which higher ranks call.
+    /// With a thread for its streams.
+    ///
+    /// # Errors
+    /// When the operating system does not give one.
+    pub fn start() -> io::Result<Self> {
+        Ok(Self { driver: Driver::start()?, desk: Desk::default() })
+    }
+
+    /// What drives the streams.
     #[must_use]
-    pub fn service(&self) -> PeerServer<Self> {
-        PeerServer::new(self.clone()).max_decoding_message_size(FRAME_BYTES_MAX)
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// Where higher ranks call. Serve it on the driver's runtime.
+    #[must_use]
+    pub fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     /// Meets all the others of a group: `peers` are the addresses of all ranks in order, ours too.
-    /// Call it on the runtime that is to drive the streams.
     ///
     /// # Errors
     /// [`FormError`], when not everyone is there within `patience`.
+    ///
+    /// # Panics
+    /// Only together with the task that it starts: when there is a bug.
     pub async fn form(
         &self,
         epoch: u64,
@@ -119,15 +144,38 @@ impl Switchboard {
         peers: &[String],
         patience: Duration,
     ) -> Result<GrpcCollective, FormError> {
+        // The streams belong to the driver's runtime, wherever this is called.
+        let (desk, peers) = (self.desk.clone(), peers.to_vec());
+        let meeting = async move { desk.meet(epoch, rank, &peers, patience).await };
+        let meeting = AbortOnDropHandle::new(self.driver.handle().spawn(meeting));
+        let (own, links) = meeting.await.expect("meeting does not panic")?;
+        Ok(GrpcCollective::new(self.driver.clone(), epoch, own, links))
+    }
+}
+
+impl Desk {
+    /// The gRPC service.
+    #[must_use]
+    pub fn service(&self) -> PeerServer<Self> {
+        PeerServer::new(self.clone()).max_decoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// Calls the lower ranks, and waits for the higher ones to call. Gives our rank as it is on the wire,
+    /// and a link to each of the others.
+    async fn meet(
+        &self,
+        epoch: u64,
+        rank: usize,
+        peers: &[String],
+        patience: Duration,
+    ) -> Result<(u32, Vec<Option<Link>>), FormError> {
         let deadline = Instant::now() + patience;
         let world = peers.len();
         let (own, mut arrivals) = self.announce(epoch, rank, world)?;
         let mut links: Vec<Option<Link>> = (0..world).map(|_| None).collect();
-        let mut dials: FuturesUnordered<_> = (0..rank)
-            .map(|peer| {
-                dial(peer, &peers[peer], Frame { epoch, rank: own, ..Frame::default() }, deadline)
-            })
-            .collect();
+        let greeting = Frame { epoch, rank: own, ..Frame::default() };
+        let mut dials: FuturesUnordered<_> =
+            (0..rank).map(|peer| dial(peer, &peers[peer], greeting.clone(), deadline)).collect();
         while let Some(missing) = (0..world).find(|peer| *peer != rank && links[*peer].is_none()) {
             let link = tokio::select! {
                 biased;
@@ -147,7 +195,7 @@ impl Switchboard {
             links[peer] = Some(link);
         }
         self.conclude(epoch)?;
-        Ok(GrpcCollective::new(epoch, rank, links))
+        Ok((own, links))
     }
 
     /// Lets higher ranks of this epoch call from now on; ends whatever was forming. Gives our rank as it
@@ -216,7 +264,7 @@ impl Switchboard {
         let peer = usize::try_from(greeting.rank).expect("checked to be a rank");
         arrivals
             .try_send(Link::new(peer, outgoing, incoming))
-            .map_err(|_| Status::resource_exhausted("too many ranks call at once"))?;
+            .map_err(|_| Status::unavailable(format!("epoch {ours} is not forming any more")))?;
         Ok(frames)
     }
 
@@ -225,10 +273,10 @@ impl Switchboard {
     }
 }
 
-impl fmt::Debug for Switchboard {
+impl fmt::Debug for Desk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        f.debug_struct("Switchboard")
+        f.debug_struct("Desk")
             .field("epoch", &state.epoch)
             .field("forming", &state.forming.is_some())
             .finish_non_exhaustive()
@@ -236,7 +284,7 @@ impl fmt::Debug for Switchboard {
 }
 
 #[tonic::async_trait]
-impl Peer for Switchboard {
+impl Peer for Desk {
     type ExchangeStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 
     async fn exchange(
