@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable;
 
-use crate::backend::cpu::lanes::{BYTES, Lanes};
+use crate::backend::cpu::lanes::{BYTES, Dots};
 use crate::backend::cpu::strip::{CodeBits, STEP};
 use crate::backend::cpu::tensor::GROUP;
 
@@ -50,9 +50,9 @@ impl CodeBits for Four {
     }
 
     #[inline(always)]
-    fn at<L: Lanes, const STEP: usize>(&self, l: L) -> L::U {
-        let both = l.load_bytes(&self.0[STEP / 2]);
-        if STEP.is_multiple_of(2) { l.low(both) } else { l.high(both) }
+    fn at<D: Dots, const STEP: usize>(&self, d: D, part: usize) -> D::U {
+        let both = d.load_bytes(&self.0[STEP / 2], part);
+        if STEP.is_multiple_of(2) { d.low(both) } else { d.high(both) }
     }
 }
 
@@ -66,19 +66,19 @@ impl CodeBits for Five {
     }
 
     #[inline(always)]
-    fn at<L: Lanes, const STEP: usize>(&self, l: L) -> L::U {
-        let fifth = l.load_bytes(&self.fifth);
+    fn at<D: Dots, const STEP: usize>(&self, d: D, part: usize) -> D::U {
+        let fifth = d.load_bytes(&self.fifth, part);
         let fifth = match STEP {
-            0 => l.shifted::<0>(fifth, 16),
-            1 => l.shifted::<-1>(fifth, 16),
-            2 => l.shifted::<-2>(fifth, 16),
-            3 => l.shifted::<-3>(fifth, 16),
-            4 => l.shifted::<4>(fifth, 16),
-            5 => l.shifted::<3>(fifth, 16),
-            6 => l.shifted::<2>(fifth, 16),
-            _ => l.shifted::<1>(fifth, 16),
+            0 => d.shifted::<0>(fifth, 16),
+            1 => d.shifted::<-1>(fifth, 16),
+            2 => d.shifted::<-2>(fifth, 16),
+            3 => d.shifted::<-3>(fifth, 16),
+            4 => d.shifted::<4>(fifth, 16),
+            5 => d.shifted::<3>(fifth, 16),
+            6 => d.shifted::<2>(fifth, 16),
+            _ => d.shifted::<1>(fifth, 16),
         };
-        l.or(self.low.at::<L, STEP>(l), fifth)
+        d.or(self.low.at::<D, STEP>(d, part), fifth)
     }
 }
 
@@ -92,15 +92,15 @@ impl CodeBits for Six {
     }
 
     #[inline(always)]
-    fn at<L: Lanes, const STEP: usize>(&self, l: L) -> L::U {
-        let upper = l.load_bytes(&self.upper[STEP / 4]);
+    fn at<D: Dots, const STEP: usize>(&self, d: D, part: usize) -> D::U {
+        let upper = d.load_bytes(&self.upper[STEP / 4], part);
         let upper = match STEP % 4 {
-            0 => l.shifted::<4>(upper, 48),
-            1 => l.shifted::<2>(upper, 48),
-            2 => l.shifted::<0>(upper, 48),
-            _ => l.shifted::<-2>(upper, 48),
+            0 => d.shifted::<4>(upper, 48),
+            1 => d.shifted::<2>(upper, 48),
+            2 => d.shifted::<0>(upper, 48),
+            _ => d.shifted::<-2>(upper, 48),
         };
-        l.or(self.low.at::<L, STEP>(l), upper)
+        d.or(self.low.at::<D, STEP>(d, part), upper)
     }
 }
 
@@ -113,7 +113,7 @@ impl CodeBits for Eight {
     }
 
     #[inline(always)]
-    fn at<L: Lanes, const STEP: usize>(&self, l: L) -> L::U {
-        l.load_bytes(&self.0[STEP])
+    fn at<D: Dots, const STEP: usize>(&self, d: D, part: usize) -> D::U {
+        d.load_bytes(&self.0[STEP], part)
     }
 }

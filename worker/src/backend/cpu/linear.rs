@@ -7,7 +7,7 @@ use checkpoint::Activation;
 
 use crate::backend::cpu::disjoint::Disjoint;
 use crate::backend::cpu::function::activate;
-use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::lanes::{Dots, LANES, Lanes};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::strip::Strip;
 use crate::backend::cpu::team::Team;
@@ -149,62 +149,101 @@ impl<S: Strip> Kernel for Span<'_, S> {
         for tile in self.tiles {
             let mut row = self.rows.start;
             while row + BLOCK_ROWS <= self.rows.end {
-                block::<L, S, BLOCK_ROWS>(l, self.job, row, tile);
+                block::<L, S, BLOCK_ROWS, 1>(l, self.job, row, tile);
                 row += BLOCK_ROWS;
             }
-            match self.rows.end - row {
-                1 => block::<L, S, 1>(l, self.job, row, tile),
-                2 => block::<L, S, 2>(l, self.job, row, tile),
-                3 => block::<L, S, 3>(l, self.job, row, tile),
-                _ => {}
+            if row + 2 <= self.rows.end {
+                block::<L, S, 2, 2>(l, self.job, row, tile);
+                row += 2;
+            }
+            if row < self.rows.end {
+                block::<L, S, 1, 2>(l, self.job, row, tile);
             }
         }
     }
 }
 
-/// `R` rows times one tile (gated: a tile of each).
+/// `R` rows times one tile (gated: a tile of each), `P` parts of the tile at a time.
 #[inline(always)]
-fn block<L: Lanes, S: Strip, const R: usize>(l: L, job: &Job<'_, S>, row: usize, tile: usize) {
-    let depth = job.depth;
+fn block<L: Lanes, S: Strip, const R: usize, const P: usize>(
+    l: L,
+    job: &Job<'_, S>,
+    row: usize,
+    tile: usize,
+) {
+    let (d, depth) = (l.dots(), job.depth);
     let x: [&[S::X]; R] = std::array::from_fn(|r| &job.x[(row + r) * depth..][..depth]);
     let (tiles, segment) = match job.output {
         Output::Gated(..) => (2, depth),
         Output::Plain(_) | Output::Grid(_) => (1, job.segment),
     };
     let strips = &job.strips[tile * tiles * depth..][..tiles * depth];
-    let mut kept = [[l.splat(0.0); R]; 2];
+    let mut kept = [[[0.0; LANES]; R]; 2];
     let mut totals = [[0.0; LANES]; R];
-    let mut from = 0;
-    while from < strips.len() {
-        let start = from % depth;
-        let to = from + segment.min(depth - start);
-        let mut sums = [l.splat(0.0); R];
-        let x: [&[S::X]; R] = std::array::from_fn(|r| &x[r][start..][..to - from]);
-        for (at, strip) in strips[from..to].iter().enumerate() {
-            strip.add(l, std::array::from_fn(|r| &x[r][at]), &mut sums);
-        }
-        if let Output::Grid(_) = job.output {
-            for r in 0..R {
-                l.add_on_grid(&mut totals[r], sums[r]);
+    for part in (0..L::Dots::PARTS).step_by(P) {
+        let mut from = 0;
+        while from < strips.len() {
+            let start = from % depth;
+            let to = from + segment.min(depth - start);
+            let x: [&[S::X]; R] = std::array::from_fn(|r| &x[r][start..][..to - from]);
+            let sums = sum::<L::Dots, S, R, P>(d, &strips[from..to], x, part);
+            for p in 0..P.min(L::Dots::PARTS) {
+                for r in 0..R {
+                    if let Output::Grid(_) = job.output {
+                        d.add_on_grid(sums[p][r], &mut totals[r], part + p);
+                    } else {
+                        d.store(sums[p][r], &mut kept[usize::from(from != 0)][r], part + p);
+                    }
+                }
             }
-        } else {
-            kept[usize::from(from != 0)] = sums;
+            from = to;
         }
-        from = to;
     }
     for r in 0..R {
-        match job.output {
-            Output::Plain(out) => {
-                let bias = job.section.bias.as_ref().map(|bias| l.load(&bias[tile]));
-                let sums = bias.map_or(kept[0][r], |bias| l.add(kept[0][r], bias));
-                write(job, out, row + r, tile, &lanes(l, sums));
-            }
-            Output::Gated(out, activation) => {
-                let gate = activate(l, *activation, kept[0][r]);
-                write(job, out, row + r, tile, &lanes(l, l.mul(gate, kept[1][r])));
-            }
-            Output::Grid(out) => write(job, out, row + r, tile, &totals[r]),
+        finish(l, job, (row + r, tile), [&kept[0][r], &kept[1][r]], &totals[r]);
+    }
+}
+
+/// Sums over strips, of some parts of a tile.
+#[inline(always)]
+fn sum<D: Dots, S: Strip, const R: usize, const P: usize>(
+    d: D,
+    strips: &[S],
+    x: [&[S::X]; R],
+    part: usize,
+) -> [[D::F; R]; P] {
+    let mut sums = [[d.splat(0.0); R]; P];
+    for (at, strip) in strips.iter().enumerate() {
+        let x = std::array::from_fn(|r| &x[r][at]);
+        for p in 0..P.min(D::PARTS) {
+            strip.add(d, part + p, x, &mut sums[p]);
         }
+    }
+    sums
+}
+
+/// What becomes of the sums of a row and tile.
+#[inline(always)]
+fn finish<L: Lanes, S: Strip>(
+    l: L,
+    job: &Job<'_, S>,
+    (row, tile): (usize, usize),
+    kept: [&[f32; LANES]; 2],
+    totals: &[f64; LANES],
+) {
+    match job.output {
+        Output::Plain(out) => match &job.section.bias {
+            Some(bias) => {
+                let sums = l.add(l.load(kept[0]), l.load(&bias[tile]));
+                write(job, out, row, tile, &lanes(l, sums));
+            }
+            None => write(job, out, row, tile, kept[0]),
+        },
+        Output::Gated(out, activation) => {
+            let gate = activate(l, *activation, l.load(kept[0]));
+            write(job, out, row, tile, &lanes(l, l.mul(gate, l.load(kept[1]))));
+        }
+        Output::Grid(out) => write(job, out, row, tile, totals),
     }
 }
 

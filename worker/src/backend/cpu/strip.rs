@@ -14,7 +14,7 @@ use half::{bf16, f16};
 
 use crate::backend::cpu::blocks::Codes;
 use crate::backend::cpu::codes::{Eight, Five, Four, Six};
-use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::lanes::{Dots, LANES};
 use crate::backend::cpu::tensor::{GROUP, Group};
 
 /// Columns of a step: the bytes of a lane.
@@ -27,8 +27,14 @@ pub(crate) trait Strip: Zeroable + Copy + Send + Sync + 'static {
     /// Columns of a strip.
     const COLUMNS: usize;
 
-    /// Adds its share of the dot products of its 16 rows with `R` rows of x to `sums`.
-    fn add<L: Lanes, const R: usize>(&self, l: L, x: [&Self::X; R], sums: &mut [L::F; R]);
+    /// Adds its share of the dot products of a part of its rows with `R` rows of x to `sums`.
+    fn add<D: Dots, const R: usize>(
+        &self,
+        d: D,
+        part: usize,
+        x: [&Self::X; R],
+        sums: &mut [D::F; R],
+    );
 }
 
 /// A strip of a quantised matrix.
@@ -58,18 +64,18 @@ pub(crate) trait CodeBits: Zeroable + Copy + Send + Sync + 'static {
     /// Puts the code of a row and column in its place, which holds 0.
     fn put(&mut self, row: usize, column: usize, code: u8);
 
-    /// The codes of columns `4 × STEP..`.
-    fn at<L: Lanes, const STEP: usize>(&self, l: L) -> L::U;
+    /// The codes of columns `4 × STEP..`, of a part of the rows.
+    fn at<D: Dots, const STEP: usize>(&self, d: D, part: usize) -> D::U;
 }
 
 /// Scales of 16 rows.
 pub(crate) trait Scales: Zeroable + Copy + Send + Sync + 'static {
-    /// In how many parts a group has them: 1 or 2.
-    const PARTS: usize;
+    /// How many a group has: 1, or 2 for its halves.
+    const HALVES: usize;
 
     fn put(&mut self, row: usize, scales: [f32; 2]);
 
-    fn at<L: Lanes>(&self, l: L, part: usize) -> L::F;
+    fn at<D: Dots>(&self, d: D, part: usize, half: usize) -> D::F;
 }
 
 /// What makes a number of a code, besides the scale: something added, or a zero taken off the code.
@@ -79,7 +85,7 @@ pub(crate) trait Minima: Zeroable + Copy + Send + Sync + 'static {
 
     fn put(&mut self, row: usize, minimum: f32);
 
-    fn at<L: Lanes>(&self, l: L) -> Option<L::F>;
+    fn at<D: Dots>(&self, d: D, part: usize) -> Option<D::F>;
 }
 
 impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
@@ -94,31 +100,32 @@ impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
 
     /// Exact dot products of steps `FROM..TO`.
     #[inline(always)]
-    fn dot<L: Lanes, const R: usize, const FROM: usize, const TO: usize>(
+    fn dot<D: Dots, const R: usize, const FROM: usize, const TO: usize>(
         &self,
-        l: L,
+        d: D,
+        part: usize,
         x: [&Group; R],
-    ) -> [L::I; R] {
-        let mut wide = [l.zero(); R];
-        let mut narrow = [l.none(); R];
+    ) -> [D::I; R] {
+        let mut wide = [d.zero(); R];
+        let mut narrow = [d.none(); R];
         macro_rules! step {
             ($step:literal) => {
                 if FROM <= $step && $step < TO {
-                    let codes = self.codes.at::<L, $step>(l);
+                    let codes = self.codes.at::<D, $step>(d, part);
                     for r in 0..R {
                         let x = &x[r].codes;
                         let at = STEP * $step;
                         let x = [x[at], x[at + 1], x[at + 2], x[at + 3]];
                         if C::RUN == 0 {
-                            wide[r] = l.mac_centred(wide[r], codes, x);
+                            wide[r] = d.mac_centred(wide[r], codes, x);
                         } else {
-                            narrow[r] = l.mac(narrow[r], codes, x);
+                            narrow[r] = d.mac(narrow[r], codes, x);
                         }
                     }
                     if C::RUN != 0 && (($step + 1 - FROM) % C::RUN == 0 || $step + 1 == TO) {
                         for r in 0..R {
-                            wide[r] = l.widen(wide[r], narrow[r]);
-                            narrow[r] = l.none();
+                            wide[r] = d.widen(wide[r], narrow[r]);
+                            narrow[r] = d.none();
                         }
                     }
                 }
@@ -137,20 +144,20 @@ impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
 
     /// Adds dot products less the zero, scaled.
     #[inline(always)]
-    fn scale<L: Lanes, const R: usize>(
-        l: L,
-        (dots, scales): ([L::I; R], L::F),
+    fn scale<D: Dots, const R: usize>(
+        d: D,
+        (dots, scales): ([D::I; R], D::F),
         x: [&Group; R],
         code_sum: impl Fn(&Group) -> f32,
-        sums: &mut [L::F; R],
+        sums: &mut [D::F; R],
     ) {
         for r in 0..R {
-            let mut dot = l.float(dots[r]);
+            let mut dot = d.float(dots[r]);
             if M::ZERO != 0.0 {
                 // Exact: both are whole numbers under 2^24.
-                dot = l.fma(l.splat(code_sum(x[r])), l.splat(-M::ZERO), dot);
+                dot = d.fma(d.splat(code_sum(x[r])), d.splat(-M::ZERO), dot);
             }
-            sums[r] = l.fma(dot, l.mul(scales, l.splat(x[r].scale)), sums[r]);
+            sums[r] = d.fma(dot, d.mul(scales, d.splat(x[r].scale)), sums[r]);
         }
     }
 }
@@ -160,19 +167,25 @@ impl<C: CodeBits, S: Scales, M: Minima> Strip for Packed<C, S, M> {
     const COLUMNS: usize = GROUP;
 
     #[inline(always)]
-    fn add<L: Lanes, const R: usize>(&self, l: L, x: [&Group; R], sums: &mut [L::F; R]) {
-        if S::PARTS == 1 {
-            let dots = self.dot::<L, R, 0, 8>(l, x);
-            Self::scale(l, (dots, self.scales.at(l, 0)), x, |x| x.sum, sums);
+    fn add<D: Dots, const R: usize>(
+        &self,
+        d: D,
+        part: usize,
+        x: [&Group; R],
+        sums: &mut [D::F; R],
+    ) {
+        if S::HALVES == 1 {
+            let dots = self.dot::<D, R, 0, 8>(d, part, x);
+            Self::scale(d, (dots, self.scales.at(d, part, 0)), x, |x| x.sum, sums);
         } else {
-            let dots = self.dot::<L, R, 0, 4>(l, x);
-            Self::scale(l, (dots, self.scales.at(l, 0)), x, |x| x.first_sum, sums);
-            let dots = self.dot::<L, R, 4, 8>(l, x);
-            Self::scale(l, (dots, self.scales.at(l, 1)), x, |x| x.sum - x.first_sum, sums);
+            let dots = self.dot::<D, R, 0, 4>(d, part, x);
+            Self::scale(d, (dots, self.scales.at(d, part, 0)), x, |x| x.first_sum, sums);
+            let dots = self.dot::<D, R, 4, 8>(d, part, x);
+            Self::scale(d, (dots, self.scales.at(d, part, 1)), x, |x| x.sum - x.first_sum, sums);
         }
-        if let Some(minima) = self.minima.at(l) {
+        if let Some(minima) = self.minima.at(d, part) {
             for r in 0..R {
-                sums[r] = l.fma(minima, l.splat(x[r].scaled_sum), sums[r]);
+                sums[r] = d.fma(minima, d.splat(x[r].scaled_sum), sums[r]);
             }
         }
     }
@@ -192,55 +205,55 @@ impl<W: Scales> Strip for Plain<W> {
     const COLUMNS: usize = 1;
 
     #[inline(always)]
-    fn add<L: Lanes, const R: usize>(&self, l: L, x: [&f32; R], sums: &mut [L::F; R]) {
-        let weights = self.0.at(l, 0);
+    fn add<D: Dots, const R: usize>(&self, d: D, part: usize, x: [&f32; R], sums: &mut [D::F; R]) {
+        let weights = self.0.at(d, part, 0);
         for r in 0..R {
-            sums[r] = l.fma(weights, l.splat(*x[r]), sums[r]);
+            sums[r] = d.fma(weights, d.splat(*x[r]), sums[r]);
         }
     }
 }
 
 impl Scales for [f16; LANES] {
-    const PARTS: usize = 1;
+    const HALVES: usize = 1;
 
     fn put(&mut self, row: usize, scales: [f32; 2]) {
         self[row] = f16::from_f32(scales[0]);
     }
 
     #[inline(always)]
-    fn at<L: Lanes>(&self, l: L, _part: usize) -> L::F {
-        l.load_f16(self)
+    fn at<D: Dots>(&self, d: D, part: usize, _half: usize) -> D::F {
+        d.load_f16(self, part)
     }
 }
 
 impl Scales for [bf16; LANES] {
-    const PARTS: usize = 1;
+    const HALVES: usize = 1;
 
     fn put(&mut self, row: usize, scales: [f32; 2]) {
         self[row] = bf16::from_f32(scales[0]);
     }
 
     #[inline(always)]
-    fn at<L: Lanes>(&self, l: L, _part: usize) -> L::F {
-        l.load_bf16(self)
+    fn at<D: Dots>(&self, d: D, part: usize, _half: usize) -> D::F {
+        d.load_bf16(self, part)
     }
 }
 
 impl Scales for [f32; LANES] {
-    const PARTS: usize = 1;
+    const HALVES: usize = 1;
 
     fn put(&mut self, row: usize, scales: [f32; 2]) {
         self[row] = scales[0];
     }
 
     #[inline(always)]
-    fn at<L: Lanes>(&self, l: L, _part: usize) -> L::F {
-        l.load(self)
+    fn at<D: Dots>(&self, d: D, part: usize, _half: usize) -> D::F {
+        d.load(self, part)
     }
 }
 
 impl Scales for [[f32; LANES]; 2] {
-    const PARTS: usize = 2;
+    const HALVES: usize = 2;
 
     fn put(&mut self, row: usize, scales: [f32; 2]) {
         self[0][row] = scales[0];
@@ -248,8 +261,8 @@ impl Scales for [[f32; LANES]; 2] {
     }
 
     #[inline(always)]
-    fn at<L: Lanes>(&self, l: L, part: usize) -> L::F {
-        l.load(&self[part])
+    fn at<D: Dots>(&self, d: D, part: usize, half: usize) -> D::F {
+        d.load(&self[half], part)
     }
 }
 
@@ -263,7 +276,7 @@ impl<const N: u8> Minima for Zero<N> {
     fn put(&mut self, _row: usize, _minimum: f32) {}
 
     #[inline(always)]
-    fn at<L: Lanes>(&self, _l: L) -> Option<L::F> {
+    fn at<D: Dots>(&self, _d: D, _part: usize) -> Option<D::F> {
         None
     }
 }
@@ -276,8 +289,8 @@ impl Minima for [f16; LANES] {
     }
 
     #[inline(always)]
-    fn at<L: Lanes>(&self, l: L) -> Option<L::F> {
-        Some(l.load_f16(self))
+    fn at<D: Dots>(&self, d: D, part: usize) -> Option<D::F> {
+        Some(d.load_f16(self, part))
     }
 }
 
@@ -289,7 +302,7 @@ impl Minima for [f32; LANES] {
     }
 
     #[inline(always)]
-    fn at<L: Lanes>(&self, l: L) -> Option<L::F> {
-        Some(l.load(self))
+    fn at<D: Dots>(&self, d: D, part: usize) -> Option<D::F> {
+        Some(d.load(self, part))
     }
 }

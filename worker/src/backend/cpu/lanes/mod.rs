@@ -1,14 +1,19 @@
-//! Sixteen numbers at a time: the instructions that kernels are written in.
+//! The instructions that kernels are written in.
 //!
-//! Each kernel is written once, over [`Lanes`]; a path supplies the instructions. All paths give the
-//! same bits: integer arithmetic is exact however it is grouped, and every f32 operation is one IEEE
-//! operation in each path (`fma` rounds once, everywhere). Where lanes are added up, the order is that
-//! of [`Lanes::sum`]. So a new path is one file: 512-bit units hold a whole vector in one register,
-//! and a byte dot product (VNNI) replaces the three instructions behind [`Lanes::mac`].
+//! Each kernel is written once, over [`Lanes`] and [`Dots`]; a path supplies the instructions. All
+//! paths give the same bits: integer arithmetic is exact however it is grouped, and every f32
+//! operation is one IEEE operation in each path (`fma` rounds once, everywhere). Where lanes are added
+//! up, the order is that of [`Lanes::sum`]. So a new path is one file: 512-bit units hold a whole
+//! vector in one register, and a byte dot product (VNNI) replaces the instructions behind
+//! [`Dots::mac`]. AMX multiplies whole tiles: it would take the place of `linear`'s block of rows, on
+//! strips as they are.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_dots;
 mod portable;
+mod portable_dots;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -21,16 +26,14 @@ pub(crate) const LANES: usize = 16;
 /// Bytes in a vector of bytes: 4 for each lane.
 pub(crate) const BYTES: usize = 64;
 
-/// A value of this type is the permission to use the instructions behind it.
+/// Sixteen numbers at a time. A value of this type is the permission to use the instructions.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Sixteen f32.
     type F: Copy;
-    /// Sixteen i32.
-    type I: Copy;
-    /// Sixteen times four bytes.
-    type U: Copy;
-    /// Sixteen sums on the way to i32, perhaps in narrower pieces; see [`Lanes::mac`].
-    type H: Copy;
+    /// Dot products on the same path.
+    type Dots: Dots;
+
+    fn dots(self) -> Self::Dots;
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; LANES]) -> Self::F;
@@ -38,7 +41,6 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn load_f16(self, x: &[f16; LANES]) -> Self::F;
     /// Rounds to nearest, ties to even; beyond the range of f16 is infinite.
     fn store_f16(self, x: Self::F, to: &mut [f16; LANES]);
-    fn load_bf16(self, x: &[bf16; LANES]) -> Self::F;
 
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
@@ -61,13 +63,40 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn greatest(self, a: Self::F) -> f32;
     /// Whole numbers from -127 to 127, as bytes.
     fn store_i8(self, low: Self::F, high: Self::F, to: &mut [i8; 2 * LANES]);
-    /// Adds each lane, rounded to [`crate::backend::SUM_GRID`], to `sums`.
-    fn add_on_grid(self, sums: &mut [f64; LANES], x: Self::F);
+}
+
+/// Dot products of a *part* of a tile's 16 rows: as many as one register has lanes, so that a block of
+/// several rows of x has all its sums in registers. Part `i` of 16 things are those from `i × WIDTH`.
+pub(crate) trait Dots: Copy + Send + Sync + 'static {
+    /// Rows of a part.
+    const WIDTH: usize;
+    /// Parts of a tile.
+    const PARTS: usize = LANES / Self::WIDTH;
+
+    /// An f32 a row.
+    type F: Copy;
+    /// An i32 a row.
+    type I: Copy;
+    /// Four bytes a row.
+    type U: Copy;
+    /// A sum a row on its way to i32, perhaps in narrower pieces; see [`Dots::mac`].
+    type H: Copy;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &[f32; LANES], part: usize) -> Self::F;
+    fn load_f16(self, x: &[f16; LANES], part: usize) -> Self::F;
+    fn load_bf16(self, x: &[bf16; LANES], part: usize) -> Self::F;
+    fn store(self, x: Self::F, to: &mut [f32; LANES], part: usize);
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a × b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Adds each sum, rounded to [`crate::backend::SUM_GRID`], to `totals`.
+    fn add_on_grid(self, x: Self::F, totals: &mut [f64; LANES], part: usize);
 
     fn zero(self) -> Self::I;
     fn float(self, x: Self::I) -> Self::F;
 
-    fn load_bytes(self, x: &[u8; BYTES]) -> Self::U;
+    fn load_bytes(self, x: &[u8; BYTES], part: usize) -> Self::U;
     /// The low half of each byte.
     fn low(self, x: Self::U) -> Self::U;
     /// The high half of each byte.
@@ -78,11 +107,11 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn or(self, a: Self::U, b: Self::U) -> Self::U;
 
     fn none(self) -> Self::H;
-    /// Each lane: `sum` plus the dot product of its four bytes of `a` (unsigned) with `x`. A path may
-    /// keep two i16 a lane, so with `a ≤ m` only `32767 / (254 × m)` steps may follow one another
-    /// before [`Lanes::widen`].
+    /// For each row: `sum` plus the dot product of its four bytes of `a` (unsigned) with `x`. A path
+    /// may keep two i16 a row, so with `a ≤ m` only `32767 / (254 × m)` steps may follow one another
+    /// before [`Dots::widen`].
     fn mac(self, sum: Self::H, a: Self::U, x: [i8; 4]) -> Self::H;
     fn widen(self, sum: Self::I, narrow: Self::H) -> Self::I;
-    /// As [`Lanes::mac`], for bytes of any value with 128 taken off: exact at once.
+    /// As [`Dots::mac`], for bytes of any value with 128 taken off: exact at once.
     fn mac_centred(self, sum: Self::I, a: Self::U, x: [i8; 4]) -> Self::I;
 }
