@@ -14,7 +14,7 @@ pub(crate) async fn run(config: CoordinatorConfig) -> anyhow::Result<()> {
     let members: Result<Vec<_>, _> =
         config.workers.iter().map(|worker| connect(&worker.to_string())).collect();
     let asked = front::config(&config.http, &config.engine);
-    let coordinator = front::start(asked, &checkpoint, members?, shutdown.clone()).await?;
+    let coordinator = front::start(asked, &checkpoint, members?, shutdown.clone())?;
     let guarded = !config.http.api_keys.is_empty();
     front::serve(coordinator, listener, shutdown, guarded).await
 }

@@ -41,7 +41,7 @@ pub(crate) fn limits(engine: &EngineConfig) -> ServingLimits {
 }
 
 /// Starts to form the group of workers.
-pub(crate) async fn start(
+pub(crate) fn start(
     config: CoordinatorConfig,
     checkpoint: &Checkpoint,
     members: Vec<Member>,

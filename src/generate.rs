@@ -28,7 +28,7 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
         limits: front::limits(&config.engine),
         patience: Patience::default(),
     };
-    let coordinator = front::start(asked, &checkpoint, members, stop.clone()).await?;
+    let coordinator = front::start(asked, &checkpoint, members, stop.clone())?;
     let api = coordinator.api().clone();
     let prompt = prompt(&config.prompt, &api.tokenizer, &api.template)?;
     if !loading::shown(coordinator.state()).await {

@@ -15,8 +15,7 @@ pub(crate) async fn run(config: ServeConfig) -> anyhow::Result<()> {
     let metrics = WorkerMetrics::new();
     let members = ranks::start(&checkpoint, &config.device, &metrics, config.world);
     let asked = front::config(&config.http, &config.engine);
-    let coordinator = front::start(asked, &checkpoint, members, shutdown.clone())
-        .await?
+    let coordinator = front::start(asked, &checkpoint, members, shutdown.clone())?
         .with_more_metrics(MoreMetrics::new(move || metrics.render()));
     let guarded = !config.http.api_keys.is_empty();
     front::serve(coordinator, listener, shutdown, guarded).await

@@ -5,10 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
-use catalogue::{HubSettings, ModelReference, Patience, Settings};
 use checkpoint::Checkpoint;
 use coordinator::{ChatTemplate, Conversation, Specials, Tokenizer};
 use serde_json::{Value, json};
@@ -23,33 +22,8 @@ const SMOLLM2_LACKS: [u8; 21] = [
     0xfb, 0xfc, 0xfd, 0xfe, 0xff,
 ];
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test has no configuration: it shares the command's cache"
-)]
-fn settings() -> Settings {
-    let folder = |name| std::env::var(name).ok().filter(|path: &String| !path.is_empty());
-    let caches = folder("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(folder("HOME").expect("HOME says where caches are")).join(".cache")
-    });
-    let cache = folder("ARCMESH_CACHE").map_or_else(|| caches.join("arcmesh"), PathBuf::from);
-    Settings {
-        index: folder("ARCMESH_PYPI_INDEX").unwrap_or_else(|| Settings::INDEX.to_owned()),
-        hub: HubSettings {
-            cache: cache.join("hub"),
-            endpoint: HubSettings::ENDPOINT.to_owned(),
-            token: None,
-            offline: false,
-        },
-        cache,
-        patience: Patience::default(),
-    }
-}
-
 fn checkpoint(name: &str) -> Checkpoint {
-    let reference = ModelReference::parse(name).unwrap();
-    let path = catalogue::resolve(&reference, &settings(), &|_| {}).unwrap();
-    Checkpoint::open(&path).unwrap()
+    Checkpoint::open(&fixture::real::model(name)).unwrap()
 }
 
 fn tokenizer(checkpoint: &Checkpoint) -> Tokenizer {

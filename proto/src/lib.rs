@@ -2,14 +2,12 @@
 //!
 //! Read the two `.proto` files: they are the documentation.
 
-#[expect(missing_docs, reason = "generated; documented in worker.proto")]
-#[expect(clippy::all, clippy::pedantic, unused_qualifications, reason = "generated")]
+/// Generated from `worker.proto`.
 pub mod worker {
     tonic::include_proto!("arcmesh.worker.v1");
 }
 
-#[expect(missing_docs, reason = "generated; documented in collective.proto")]
-#[expect(clippy::all, clippy::pedantic, unused_qualifications, reason = "generated")]
+/// Generated from `collective.proto`.
 pub mod collective {
     tonic::include_proto!("arcmesh.collective.v1");
 }
