@@ -5,7 +5,7 @@
 //!   as such.
 //! * x is quantised to 8 bits in groups of 32 columns, once a tensor; dot products of integers are
 //!   exact, and groups are added up in f32 in order.
-//! * Every kernel is written once, over [`lanes::Lanes`]; all paths give the same bits, and a row's
+//! * Every kernel is written once, over `lanes::Lanes`; all paths give the same bits, and a row's
 //!   result depends neither on the rows beside it nor on the number of threads.
 
 mod attend;
