@@ -81,9 +81,8 @@ impl Driver {
             wanted.notify_one();
         }
         uses.fetch_add(1, Ordering::AcqRel);
-        let output = self.owner.shared.runtime().block_on(future);
-        uses.fetch_add(1, Ordering::AcqRel);
-        output
+        let _used = Used(uses);
+        self.owner.shared.runtime().block_on(future)
     }
 
     /// The rank will not wait for peers for some time.
@@ -131,6 +130,15 @@ impl Shared {
         // Whoever is about to sleep has looked before it let go of the lock.
         drop(self.stop.lock().unwrap_or_else(PoisonError::into_inner));
         self.bell.notify_one();
+    }
+}
+
+/// Counts the end of a use, also when that is a panic.
+struct Used<'a>(&'a AtomicU64);
+
+impl Drop for Used<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -186,6 +194,17 @@ mod tests {
                 driver.give_back();
             }
         }
+    }
+
+    #[test]
+    fn a_rank_that_panics_does_not_keep_what_it_borrowed() {
+        let driver = Driver::start().unwrap();
+        let dies = || driver.run(async { panic!("on purpose") });
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(dies)).is_err());
+        let (tell, told) = std::sync::mpsc::channel();
+        driver.handle().spawn(async move { tell.send(1).unwrap() });
+        assert_eq!(told.recv(), Ok(1));
+        assert_eq!(driver.run(async { 2 }), 2);
     }
 
     #[test]
