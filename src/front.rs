@@ -78,8 +78,8 @@ fn announce(address: &str, guarded: bool) -> anyhow::Result<()> {
         "listening on http://{address}\n  \
          curl -N http://{address}/v1/chat/completions \\{key}\n    \
          -H 'Content-Type: application/json' \\\n    \
-         -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"What is the capital of \
-         France?\"}}], \"stream\": true}}'"
+         -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Why is the sky blue?\"}}], \
+         \"stream\": true}}'"
     ))?;
     Ok(())
 }

@@ -35,14 +35,21 @@ async fn a_stream_and_a_whole_answer_say_the_same() {
 }
 
 #[tokio::test]
-async fn two_worker_processes_say_what_one_process_says() {
+async fn worker_processes_say_what_one_process_says() {
     let one = Site::serve(&["--threads", "1"]);
-    let three = Site::serve(&["--world", "3", "--threads", "1"]);
-    let two = Site::group(2, &[]);
-    for text in [FRANCE, "Write a haiku about rust.", "Count from one to twenty."] {
-        let alone = one.chat(question(text, 32)).await;
-        assert_eq!(alone, three.chat(question(text, 32)).await);
-        assert_eq!(alone, two.chat(question(text, 32)).await);
+    let asks = || {
+        let texts = [FRANCE, "Write a haiku about rust.", "Count from one to twenty."];
+        texts.map(|text| question(text, 32))
+    };
+    let mut alone = Vec::new();
+    for ask in asks() {
+        alone.push(one.chat(ask).await);
+    }
+    let three_threads = Site::serve(&["--world", "3", "--threads", "1"]);
+    assert_eq!(alone, join_all(asks().map(|ask| three_threads.chat(ask))).await);
+    for world in [2, 3, 4] {
+        let group = Site::group(world, &[]);
+        assert_eq!(alone, join_all(asks().map(|ask| group.chat(ask))).await, "world {world}");
     }
 }
 
