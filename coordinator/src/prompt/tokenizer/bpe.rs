@@ -118,13 +118,55 @@ pub(super) fn build(
     library.with_pre_tokenizer(Some(pre_tokenizer(known)?));
     Ok(Tokenizer {
         // Counted by the table, which refuses more than fit.
-        model: Model::Library(Box::new(library), u32::try_from(tokens.len()).unwrap_or(u32::MAX)),
+        model: Model::Bpe(Box::new(library), u32::try_from(tokens.len()).unwrap_or(u32::MAX)),
         added: AddedTokens::of_kinds(tokens, kinds),
         table,
         begin: None,
         space_first: None,
         space_hidden: false,
     })
+}
+
+/// Cuts a text into pieces of `least` bytes or a little more, at places where all of the known
+/// pre-tokenizers cut as well: after a letter, before something that cannot go on with it. A text
+/// that has no such place for sixteen pieces is cut all the same.
+pub(super) fn cut(text: &str, least: usize) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let most = boundary(rest, least.saturating_mul(16));
+        let from = boundary(rest, least);
+        let mut letters = rest[from..most].char_indices();
+        let mut before = ' ';
+        let place = letters.find_map(|(at, letter)| {
+            let splits = is_letter(before) && ends_word(letter);
+            before = letter;
+            splits.then_some(from + at)
+        });
+        let (piece, after) = rest.split_at(place.unwrap_or(most).max(1.min(rest.len())));
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// The last place up to `most` where a character ends.
+fn boundary(text: &str, most: usize) -> usize {
+    (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+}
+
+/// Surely a letter (many characters that Unicode calls alphabetic are marks): the common scripts.
+fn is_letter(letter: char) -> bool {
+    matches!(letter,
+        'A'..='Z' | 'a'..='z' | 'À'..='Ö' | 'Ø'..='ö' | 'ø'..='ž' | 'Α'..='Ρ' | 'Σ'..='Ϋ' | 'ά'..='ώ'
+        | 'А'..='я' | 'א'..='ת' | 'ぁ'..='ゖ' | 'ァ'..='ヺ' | '一'..='鿿' | '가'..='힣')
+}
+
+/// No word and no contraction goes on with this.
+fn ends_word(letter: char) -> bool {
+    letter.is_ascii() && !letter.is_ascii_alphabetic() && letter != '\''
+        || matches!(letter, '。' | '，' | '、' | '！' | '？' | '；' | '：')
 }
 
 fn find(pre: &str) -> Result<&'static PreTokenizer, TokenizerError> {
@@ -177,4 +219,60 @@ fn pre_tokenizer(known: &PreTokenizer) -> Result<PreTokenizerWrapper, TokenizerE
     }
     steps.push(PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)));
     Ok(PreTokenizerWrapper::Sequence(Sequence::new(steps)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
+
+    use super::*;
+
+    /// All that are known: making them takes long.
+    static MADE: LazyLock<Vec<PreTokenizerWrapper>> =
+        LazyLock::new(|| KNOWN.iter().map(|known| pre_tokenizer(known).unwrap()).collect());
+
+    fn words(pre_tokenizer: &PreTokenizerWrapper, text: &str) -> Vec<String> {
+        let mut cut_up = PreTokenizedString::from(text);
+        pre_tokenizer.pre_tokenize(&mut cut_up).unwrap();
+        let splits = cut_up.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        splits.into_iter().map(|(word, ..)| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_name_is_known_once() {
+        let names: Vec<_> = KNOWN.iter().flat_map(|known| known.names).collect();
+        let distinct: HashSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len());
+    }
+
+    #[test]
+    fn a_text_without_a_place_to_cut_is_cut_all_the_same() {
+        let text = "é".repeat(100);
+        let pieces: Vec<&str> = cut(&text, 3).collect();
+        assert_eq!(pieces.concat(), text);
+        assert!(pieces.iter().all(|piece| piece.len() <= 48));
+        assert_eq!(cut("", 3).count(), 0);
+        assert_eq!(cut("日本", 1).collect::<Vec<_>>(), ["日本"]);
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_a_text_up_first_changes_no_word(
+            text in "([a-zA-Zé'’ \n\r\t.,!?0-9日本。，_+<>-]|\\PC| 's|'LL|\\p{M}){0,60}",
+            least in 1_usize..8,
+        ) {
+            // A cut that there is no good place for is another matter.
+            if cut(&text, least).any(|piece| piece.len() >= least * 12) {
+                return Ok(());
+            }
+            for (known, made) in KNOWN.iter().zip(MADE.iter()) {
+                let pieces: Vec<String> =
+                    cut(&text, least).flat_map(|piece| words(made, piece)).collect();
+                prop_assert_eq!(pieces, words(made, &text), "{:?}", known.names);
+            }
+        }
+    }
 }

@@ -48,7 +48,7 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer, TokenizerError> {
         begin: None,
         space_first,
         space_hidden: hides_space(library.get_decoder()),
-        model: Model::Library(Box::new(library), u32::MAX),
+        model: Model::Json(Box::new(library)),
     })
 }
 

@@ -15,12 +15,16 @@ mod table;
 pub(crate) mod toy;
 
 use checkpoint::VocabularySource;
+use tokenizers::Encoding;
 
 use crate::prompt::guard::Rendered;
 
 use added::{Added, AddedTokens};
 use sentencepiece::SentencePiece;
 use table::TokenTable;
+
+/// The library takes some three hundred times a text's size while it works, so long texts are cut up.
+const CUT_BYTES: usize = 64 << 10;
 
 /// What is done with the text of control tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +67,10 @@ pub enum TokenizerError {
 
 /// The part that knows how plain text falls into tokens.
 enum Model {
-    /// The `tokenizers` library. Ids from the second value on are stand-ins and are dropped.
-    Library(Box<tokenizers::Tokenizer>, u32),
+    /// A GGUF file's BPE, by the library. Ids from the second value on are stand-ins: they are dropped.
+    Bpe(Box<tokenizers::Tokenizer>, u32),
+    /// A `tokenizer.json`, by the library.
+    Json(Box<tokenizers::Tokenizer>),
     /// Pairs merged by score.
     SentencePiece(SentencePiece),
 }
@@ -85,7 +91,8 @@ pub struct Tokenizer {
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.model {
-            Model::Library(..) => "library",
+            Model::Bpe(..) => "bpe",
+            Model::Json(_) => "json",
             Model::SentencePiece(_) => "sentencepiece",
         };
         f.debug_struct("Tokenizer")
@@ -270,20 +277,28 @@ impl Tokenizer {
         }
         match &self.model {
             Model::SentencePiece(model) => model.encode(text, tokens),
-            Model::Library(library, stand_ins) => {
+            Model::Bpe(library, stand_ins) => {
+                for piece in bpe::cut(text, CUT_BYTES) {
+                    let ids = ids(library, piece)?;
+                    tokens.extend(ids.get_ids().iter().filter(|&id| id < stand_ins));
+                }
+            }
+            Model::Json(library) => {
                 let spaced = self
                     .space_first
                     .as_ref()
                     .filter(|unless| first && !text.starts_with([' ', '▁']) && !unless.begin(text));
                 let spaced = spaced.map(|_| format!(" {text}"));
-                let encoding = library
-                    .encode_fast(spaced.as_deref().unwrap_or(text), false)
-                    .map_err(|error| TokenizerError::Text(error.to_string()))?;
-                tokens.extend(encoding.get_ids().iter().filter(|&id| id < stand_ins));
+                let ids = ids(library, spaced.as_deref().unwrap_or(text))?;
+                tokens.extend_from_slice(ids.get_ids());
             }
         }
         Ok(())
     }
+}
+
+fn ids(library: &tokenizers::Tokenizer, text: &str) -> Result<Encoding, TokenizerError> {
+    library.encode_fast(text, false).map_err(|error| TokenizerError::Text(error.to_string()))
 }
 
 #[cfg(test)]
