@@ -145,7 +145,7 @@ pub(super) fn cut(text: &str, least: usize) -> impl Iterator<Item = &str> {
             before = letter;
             splits.then_some(from + at)
         });
-        let (piece, after) = rest.split_at(place.unwrap_or(most).max(1.min(rest.len())));
+        let (piece, after) = rest.split_at(place.unwrap_or(most));
         rest = after;
         Some(piece)
     })
