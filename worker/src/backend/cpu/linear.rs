@@ -18,7 +18,7 @@ use crate::backend::cpu::weight::{Section, Weight, with_tiles};
 const BLOCK_ROWS: usize = 4;
 /// Rows of x that an item covers, so that they stay in the second-level cache while all tiles of the
 /// item pass by.
-const ITEM_ROWS: usize = 128;
+const ITEM_ROWS: usize = 64;
 /// Items a thread, so that a slow one is not waited for long.
 const ITEMS_A_THREAD: usize = 4;
 
@@ -110,6 +110,8 @@ struct Job<'a, S: Strip> {
     depth: usize,
     /// Strips of a segment.
     segment: usize,
+    /// Tiles that make one tile of results: gate and up, or just one.
+    tiles: usize,
     /// Output columns of the whole matrix.
     width: usize,
     rows: usize,
@@ -130,7 +132,8 @@ impl<'a, S: Strip + Operand> Job<'a, S> {
         let x = S::of(input);
         assert_eq!(x.len(), input.rows * depth, "x has as many columns as the matrix");
         assert_eq!(weight.gated, matches!(output, Output::Gated(..)), "gate and up go together");
-        Self { section, strips, depth, segment, width: weight.rows, rows: input.rows, x, output }
+        let (tiles, width) = (if weight.gated { 2 } else { 1 }, weight.rows);
+        Self { section, strips, depth, segment, tiles, width, rows: input.rows, x, output }
     }
 }
 
@@ -149,7 +152,12 @@ impl<S: Strip> Kernel for Span<'_, S> {
         for tile in self.tiles {
             let mut row = self.rows.start;
             while row + BLOCK_ROWS <= self.rows.end {
-                block::<L, S, BLOCK_ROWS, 1>(l, self.job, row, tile);
+                if S::COLUMNS == 1 {
+                    // Nothing but additions, one after another: more sums at a time hide their time.
+                    block::<L, S, BLOCK_ROWS, 2>(l, self.job, row, tile);
+                } else {
+                    block::<L, S, BLOCK_ROWS, 1>(l, self.job, row, tile);
+                }
                 row += BLOCK_ROWS;
             }
             if row + 2 <= self.rows.end {
@@ -173,35 +181,36 @@ fn block<L: Lanes, S: Strip, const R: usize, const P: usize>(
 ) {
     let (d, depth) = (l.dots(), job.depth);
     let x: [&[S::X]; R] = std::array::from_fn(|r| &job.x[(row + r) * depth..][..depth]);
-    let (tiles, segment) = match job.output {
-        Output::Gated(..) => (2, depth),
-        Output::Plain(_) | Output::Grid(_) => (1, job.segment),
-    };
-    let strips = &job.strips[tile * tiles * depth..][..tiles * depth];
-    let mut kept = [[[0.0; LANES]; R]; 2];
-    let mut totals = [[0.0; LANES]; R];
+    let strips = &job.strips[tile * job.tiles * depth..][..job.tiles * depth];
+    // For each row its total, or in the same place its sums of gate and of up.
+    let mut kept = [[0.0; LANES]; R];
     for part in (0..L::Dots::PARTS).step_by(P) {
-        let mut from = 0;
-        while from < strips.len() {
-            let start = from % depth;
-            let to = from + segment.min(depth - start);
-            let x: [&[S::X]; R] = std::array::from_fn(|r| &x[r][start..][..to - from]);
-            let sums = sum::<L::Dots, S, R, P>(d, &strips[from..to], x, part);
-            for p in 0..P.min(L::Dots::PARTS) {
-                for r in 0..R {
-                    if let Output::Grid(_) = job.output {
-                        d.add_on_grid(sums[p][r], &mut totals[r], part + p);
-                    } else {
-                        d.store(sums[p][r], &mut kept[usize::from(from != 0)][r], part + p);
+        for (turn, strips) in strips.chunks_exact(depth).enumerate() {
+            for (at, strips) in strips.chunks(job.segment).enumerate() {
+                let from = at * job.segment;
+                let x: [&[S::X]; R] = std::array::from_fn(|r| &x[r][from..][..strips.len()]);
+                let sums = sum::<L::Dots, S, R, P>(d, strips, x, part);
+                for (p, sums) in sums.iter().enumerate().take(L::Dots::PARTS) {
+                    for (sum, kept) in sums.iter().zip(&mut kept) {
+                        if let Output::Grid(_) = job.output {
+                            d.add_on_grid(*sum, kept, part + p);
+                        } else {
+                            d.store(*sum, &mut pair_mut(kept)[turn], part + p);
+                        }
                     }
                 }
             }
-            from = to;
         }
     }
-    for r in 0..R {
-        finish(l, job, (row + r, tile), [&kept[0][r], &kept[1][r]], &totals[r]);
+    for (r, kept) in kept.iter().enumerate() {
+        finish(l, job, (row + r, tile), kept);
     }
+}
+
+/// The room of 16 totals as that of two times 16 sums.
+#[inline(always)]
+fn pair_mut(kept: &mut [f64; LANES]) -> &mut [[f32; LANES]; 2] {
+    bytemuck::cast_mut(kept)
 }
 
 /// Sums over strips, of some parts of a tile.
@@ -215,8 +224,8 @@ fn sum<D: Dots, S: Strip, const R: usize, const P: usize>(
     let mut sums = [[d.splat(0.0); R]; P];
     for (at, strip) in strips.iter().enumerate() {
         let x = std::array::from_fn(|r| &x[r][at]);
-        for p in 0..P.min(D::PARTS) {
-            strip.add(d, part + p, x, &mut sums[p]);
+        for (p, sums) in sums.iter_mut().enumerate().take(D::PARTS) {
+            strip.add(d, part + p, x, sums);
         }
     }
     sums
@@ -228,22 +237,22 @@ fn finish<L: Lanes, S: Strip>(
     l: L,
     job: &Job<'_, S>,
     (row, tile): (usize, usize),
-    kept: [&[f32; LANES]; 2],
-    totals: &[f64; LANES],
+    kept: &[f64; LANES],
 ) {
+    let [sums, others]: &[[f32; LANES]; 2] = bytemuck::cast_ref(kept);
     match job.output {
         Output::Plain(out) => match &job.section.bias {
             Some(bias) => {
-                let sums = l.add(l.load(kept[0]), l.load(&bias[tile]));
+                let sums = l.add(l.load(sums), l.load(&bias[tile]));
                 write(job, out, row, tile, &lanes(l, sums));
             }
-            None => write(job, out, row, tile, kept[0]),
+            None => write(job, out, row, tile, sums),
         },
         Output::Gated(out, activation) => {
-            let gate = activate(l, *activation, l.load(kept[0]));
-            write(job, out, row, tile, &lanes(l, l.mul(gate, l.load(kept[1]))));
+            let gate = activate(l, *activation, l.load(sums));
+            write(job, out, row, tile, &lanes(l, l.mul(gate, l.load(others))));
         }
-        Output::Grid(out) => write(job, out, row, tile, totals),
+        Output::Grid(out) => write(job, out, row, tile, kept),
     }
 }
 

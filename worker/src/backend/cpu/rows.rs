@@ -48,6 +48,32 @@ pub(crate) fn add_norm(
     });
 }
 
+/// Rounds rows to f32.
+pub(crate) fn narrow(isa: Isa, team: &Team, (x, columns): (&[f64], usize), out: &mut [f32]) {
+    let rows = x.len() / columns;
+    let none: &mut [f32] = &mut [];
+    by_rows(team, rows, rows_a_grain(columns), (out, columns), (none, 0), &|rows, out, _| {
+        isa.run(Narrow { x: &x[rows.start * columns..rows.end * columns], out });
+    });
+}
+
+struct Narrow<'a> {
+    x: &'a [f64],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Narrow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "rounded once to f32")]
+    fn run<L: Lanes>(self, _l: L) {
+        for (out, x) in self.out.iter_mut().zip(self.x) {
+            *out = *x as f32;
+        }
+    }
+}
+
 struct Norm<'a> {
     rows: &'a mut [f32],
     weight: &'a [f32],

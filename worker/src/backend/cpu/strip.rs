@@ -112,15 +112,10 @@ impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
             ($step:literal) => {
                 if FROM <= $step && $step < TO {
                     let codes = self.codes.at::<D, $step>(d, part);
-                    for r in 0..R {
-                        let x = &x[r].codes;
-                        let at = STEP * $step;
-                        let x = [x[at], x[at + 1], x[at + 2], x[at + 3]];
-                        if C::RUN == 0 {
-                            wide[r] = d.mac_centred(wide[r], codes, x);
-                        } else {
-                            narrow[r] = d.mac(narrow[r], codes, x);
-                        }
+                    if C::RUN == 0 {
+                        wide = d.mac_centred_rows::<R, $step>(wide, codes, x);
+                    } else {
+                        narrow = d.mac_rows::<R, $step>(narrow, codes, x);
                     }
                     if C::RUN != 0 && (($step + 1 - FROM) % C::RUN == 0 || $step + 1 == TO) {
                         for r in 0..R {

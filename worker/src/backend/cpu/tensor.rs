@@ -41,6 +41,15 @@ pub(crate) struct Group {
     pub(crate) scaled_sum: f32,
 }
 
+impl Group {
+    /// Four neighbouring codes, which meet a lane of weights.
+    #[inline(always)]
+    pub(crate) fn step<const STEP: usize>(&self) -> [i8; 4] {
+        let at = 4 * STEP;
+        [self.codes[at], self.codes[at + 1], self.codes[at + 2], self.codes[at + 3]]
+    }
+}
+
 /// Quantises rows of `columns` numbers to `groups`.
 pub(crate) fn quantise(isa: Isa, team: &Team, x: &[f32], columns: usize, groups: &mut [Group]) {
     let rows = x.len() / columns.max(1);

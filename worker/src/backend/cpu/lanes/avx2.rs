@@ -1,16 +1,18 @@
 //! The path for CPUs with AVX2, FMA and F16C: a vector is two registers.
+//!
+//! No closures here: one that holds instructions is compiled without them, and called.
 
 #![expect(unsafe_code, reason = "instructions that not every CPU has")]
 
 use std::arch::x86_64::{
-    __m128i, __m256, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128,
-    _mm_max_ps, _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_storeu_si128, _mm256_add_epi32,
-    _mm256_add_ps, _mm256_andnot_ps, _mm256_blendv_ps, _mm256_castps256_ps128, _mm256_castsi256_ps,
-    _mm256_cmp_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_div_ps,
-    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
-    _mm256_mul_ps, _mm256_packs_epi16, _mm256_packs_epi32, _mm256_permutevar8x32_epi32,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm256_sub_ps,
+    __m256, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_max_ps,
+    _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_andnot_ps, _mm256_blendv_ps, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
+    _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph, _mm256_div_ps, _mm256_extractf128_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+    _mm256_packs_epi16, _mm256_packs_epi32, _mm256_permutevar8x32_epi32, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_sub_ps,
 };
 
 use half::f16;
@@ -52,13 +54,6 @@ macro_rules! with_avx2 {
 }
 pub(super) use with_avx2;
 
-/// The two halves of an array of `f16` or `bf16`.
-#[inline(always)]
-fn halves<T>(x: &[T; LANES]) -> [*const __m128i; 2] {
-    let (low, high) = x.split_at(LANES / 2);
-    [low.as_ptr().cast(), high.as_ptr().cast()]
-}
-
 impl Lanes for Avx2 {
     type F = [__m256; 2];
     type Dots = Self;
@@ -90,7 +85,11 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::F {
-        halves(x).map(|half| with_avx2!(_mm256_cvtph_ps(_mm_loadu_si128(half))))
+        let (low, high) = x.split_at(LANES / 2);
+        with_avx2!([
+            _mm256_cvtph_ps(_mm_loadu_si128(low.as_ptr().cast())),
+            _mm256_cvtph_ps(_mm_loadu_si128(high.as_ptr().cast())),
+        ])
     }
 
     #[inline(always)]
@@ -153,11 +152,14 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn exp2(self, n: Self::F) -> Self::F {
-        n.map(|n| {
-            with_avx2!({
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            })
+        with_avx2!({
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_add_epi32(_mm256_cvtps_epi32(n[0]), bias);
+            let high = _mm256_add_epi32(_mm256_cvtps_epi32(n[1]), bias);
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
+            ]
         })
     }
 

@@ -5,7 +5,7 @@
 //! operation is one IEEE operation in each path (`fma` rounds once, everywhere). Where lanes are added
 //! up, the order is that of [`Lanes::sum`]. So a new path is one file: 512-bit units hold a whole
 //! vector in one register, and a byte dot product (VNNI) replaces the instructions behind
-//! [`Dots::mac`]. AMX multiplies whole tiles: it would take the place of `linear`'s block of rows, on
+//! [`Dots::mac_rows`]. AMX multiplies whole tiles: it would take the place of `linear`'s block of rows, on
 //! strips as they are.
 
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +20,8 @@ pub(crate) use avx2::Avx2;
 pub(crate) use portable::Portable;
 
 use half::{bf16, f16};
+
+use crate::backend::cpu::tensor::Group;
 
 /// Numbers in a vector.
 pub(crate) const LANES: usize = 16;
@@ -79,7 +81,7 @@ pub(crate) trait Dots: Copy + Send + Sync + 'static {
     type I: Copy;
     /// Four bytes a row.
     type U: Copy;
-    /// A sum a row on its way to i32, perhaps in narrower pieces; see [`Dots::mac`].
+    /// A sum a row on its way to i32, perhaps in narrower pieces; see [`Dots::mac_rows`].
     type H: Copy;
 
     fn splat(self, x: f32) -> Self::F;
@@ -107,11 +109,21 @@ pub(crate) trait Dots: Copy + Send + Sync + 'static {
     fn or(self, a: Self::U, b: Self::U) -> Self::U;
 
     fn none(self) -> Self::H;
-    /// For each row: `sum` plus the dot product of its four bytes of `a` (unsigned) with `x`. A path
-    /// may keep two i16 a row, so with `a ≤ m` only `32767 / (254 × m)` steps may follow one another
-    /// before [`Dots::widen`].
-    fn mac(self, sum: Self::H, a: Self::U, x: [i8; 4]) -> Self::H;
+    /// Step `STEP` for several rows of x: adds to each sum the dot product of four bytes of `a`
+    /// (unsigned) and four codes of x. A path may keep two i16 a row, so with `a ≤ m` only
+    /// `32767 / (254 × m)` steps may follow one another before [`Dots::widen`].
+    fn mac_rows<const R: usize, const STEP: usize>(
+        self,
+        sums: [Self::H; R],
+        a: Self::U,
+        x: [&Group; R],
+    ) -> [Self::H; R];
     fn widen(self, sum: Self::I, narrow: Self::H) -> Self::I;
-    /// As [`Dots::mac`], for bytes of any value with 128 taken off: exact at once.
-    fn mac_centred(self, sum: Self::I, a: Self::U, x: [i8; 4]) -> Self::I;
+    /// As [`Dots::mac_rows`], for bytes of any value with 128 taken off: exact at once.
+    fn mac_centred_rows<const R: usize, const STEP: usize>(
+        self,
+        sums: [Self::I; R],
+        a: Self::U,
+        x: [&Group; R],
+    ) -> [Self::I; R];
 }

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use crate::backend::cpu::lanes::{BYTES, Dots, LANES, Portable};
+use crate::backend::cpu::tensor::Group;
 
 /// 1.5 × 2²⁸: an f64 of this size is spaced by [`crate::backend::SUM_GRID`], so adding it rounds.
 pub(crate) const GRID_MAGIC: f64 = 402_653_184.0;
@@ -97,11 +98,14 @@ impl Dots for Portable {
         [0; LANES]
     }
 
-    #[inline(never)]
-    fn mac(self, sum: Self::H, a: Self::U, x: [i8; 4]) -> Self::H {
-        std::array::from_fn(|i| {
-            (0..4).fold(sum[i], |sum, j| sum + i32::from(a[4 * i + j]) * i32::from(x[j]))
-        })
+    #[inline(always)]
+    fn mac_rows<const R: usize, const STEP: usize>(
+        self,
+        sums: [Self::H; R],
+        a: Self::U,
+        x: [&Group; R],
+    ) -> [Self::H; R] {
+        std::array::from_fn(|r| mac(&sums[r], &a, 0, x[r].step::<STEP>()))
     }
 
     #[inline(never)]
@@ -109,10 +113,21 @@ impl Dots for Portable {
         std::array::from_fn(|i| sum[i] + narrow[i])
     }
 
-    #[inline(never)]
-    fn mac_centred(self, sum: Self::I, a: Self::U, x: [i8; 4]) -> Self::I {
-        std::array::from_fn(|i| {
-            (0..4).fold(sum[i], |sum, j| sum + (i32::from(a[4 * i + j]) - 128) * i32::from(x[j]))
-        })
+    #[inline(always)]
+    fn mac_centred_rows<const R: usize, const STEP: usize>(
+        self,
+        sums: [Self::I; R],
+        a: Self::U,
+        x: [&Group; R],
+    ) -> [Self::I; R] {
+        std::array::from_fn(|r| mac(&sums[r], &a, 128, x[r].step::<STEP>()))
     }
+}
+
+/// Adds the dot products of `a`, less a zero, with `x`.
+#[inline(never)]
+fn mac(sums: &[i32; LANES], a: &[u8; BYTES], zero: i32, x: [i8; 4]) -> [i32; LANES] {
+    std::array::from_fn(|i| {
+        (0..4).fold(sums[i], |sum, j| sum + (i32::from(a[4 * i + j]) - zero) * i32::from(x[j]))
+    })
 }
