@@ -36,7 +36,11 @@ impl BackendChoice {
         let host = Candle::new(threads).capabilities();
         match self {
             Self::Candle => host,
-            Self::Cpu => Capabilities { backend: "cpu", ..host },
+            // One thread is ours: nothing is started to ask.
+            Self::Cpu => match CpuBackend::new(1) {
+                Ok(cpu) => Capabilities { threads, ..cpu.capabilities() },
+                Err(_) => Capabilities { backend: "cpu", ..host },
+            },
         }
     }
 }
