@@ -23,15 +23,17 @@ impl HostMemory {
     }
 
     fn parse(text: &str) -> Self {
-        let bytes = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            let kib: u64 = line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse().ok()?;
-            kib.checked_mul(1024)
-        };
-        let total_bytes = bytes("MemTotal").unwrap_or(ASSUMED_BYTES);
-        let available_bytes = bytes("MemAvailable").unwrap_or(total_bytes).min(total_bytes);
-        Self { total_bytes, available_bytes }
+        let total_bytes = meminfo(text, "MemTotal:").unwrap_or(ASSUMED_BYTES);
+        let available_bytes = meminfo(text, "MemAvailable:").unwrap_or(total_bytes);
+        Self { total_bytes, available_bytes: available_bytes.min(total_bytes) }
     }
+}
+
+/// Bytes of a line of `/proc/meminfo`, by its name with the colon.
+pub(crate) fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

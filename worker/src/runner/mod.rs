@@ -33,13 +33,13 @@ impl BackendChoice {
     /// What the device is, without loading anything.
     #[must_use]
     pub fn capabilities(self, threads: usize) -> Capabilities {
-        let host = Candle::new(threads).capabilities();
+        let host = || Candle::new(threads).capabilities();
         match self {
-            Self::Candle => host,
+            Self::Candle => host(),
             // One thread is ours: nothing is started to ask.
             Self::Cpu => match CpuBackend::new(1) {
                 Ok(cpu) => Capabilities { threads, ..cpu.capabilities() },
-                Err(_) => Capabilities { backend: "cpu", ..host },
+                Err(_) => Capabilities { backend: "cpu", ..host() },
             },
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::memory::meminfo;
+
 /// The processor's name.
 pub(crate) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -12,10 +14,7 @@ pub(crate) fn processor() -> String {
 /// Memory that this process may use, bytes: the machine's, or less where a container's limit is lower.
 pub(crate) fn memory_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| {
-        let kib = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim();
-        Some(kib.parse::<u64>().ok()? * 1024)
-    });
+    let total = meminfo(&text, "MemTotal:");
     let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
     total.into_iter().chain(limit).min().unwrap_or(u64::MAX)
