@@ -11,16 +11,22 @@ use crate::{loading, terminal};
 
 /// What a coordinator is to do for `http`.
 pub(crate) fn config(http: &HttpConfig, engine: &EngineConfig) -> CoordinatorConfig {
+    let api_keys = http.api_keys.iter().map(|key| key.0.clone()).collect();
+    CoordinatorConfig { api_keys, ..unguarded(http.served_model_name.clone(), engine) }
+}
+
+/// What a coordinator is to do where nobody else can ask it.
+pub(crate) fn unguarded(served_name: String, engine: &EngineConfig) -> CoordinatorConfig {
     CoordinatorConfig {
-        served_names: vec![http.served_model_name.clone()],
-        api_keys: http.api_keys.iter().map(|key| key.0.clone()).collect(),
+        served_names: vec![served_name],
+        api_keys: Vec::new(),
         limits: limits(engine),
         patience: Patience::default(),
     }
 }
 
 /// The bounds in the coordinator's terms.
-pub(crate) fn limits(engine: &EngineConfig) -> ServingLimits {
+fn limits(engine: &EngineConfig) -> ServingLimits {
     let (kv_blocks, kv_cache_bytes) = match engine.kv_cache {
         KvCacheSize::ByMemory => (None, None),
         KvCacheSize::Blocks(blocks) => (Some(blocks), None),

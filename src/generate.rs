@@ -3,9 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
-use coordinator::{
-    Answer, AnswerEvent, ChatTemplate, Conversation, CoordinatorConfig, Patience, Tokenizer,
-};
+use coordinator::{Answer, AnswerEvent, ChatTemplate, Conversation, Tokenizer};
 use scheduler::{FinishReason, NewGroup, Sampling, TokenCount, TokenId};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -22,12 +20,7 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
     let metrics = WorkerMetrics::new();
     let members = ranks::start(&checkpoint, &config.device, &metrics, config.world);
     let stop = CancellationToken::new();
-    let asked = CoordinatorConfig {
-        served_names: vec![name],
-        api_keys: Vec::new(),
-        limits: front::limits(&config.engine),
-        patience: Patience::default(),
-    };
+    let asked = front::unguarded(name, &config.engine);
     let coordinator = front::start(asked, &checkpoint, members, stop.clone())?;
     let api = coordinator.api().clone();
     let prompt = prompt(&config.prompt, &api.tokenizer, &api.template)?;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Bytes of the longest API key that a request can show.
-const API_KEY_BYTES_MAX: usize = 512;
+pub(crate) const API_KEY_BYTES_MAX: usize = 512;
 
 /// A coordinator's configuration.
 #[derive(Clone, PartialEq, Eq)]

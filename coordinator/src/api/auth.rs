@@ -11,9 +11,8 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::api::Shared;
 use crate::api::error::ApiError;
+use crate::config::API_KEY_BYTES_MAX;
 
-/// Bytes of the longest key: all are compared at this length.
-const KEY_BYTES_MAX: usize = 512;
 /// Open to all: they must work for whoever watches the process, and tell nothing of requests.
 const OPEN: [&str; 3] = ["/health", "/ready", "/metrics"];
 
@@ -21,10 +20,10 @@ const OPEN: [&str; 3] = ["/health", "/ready", "/metrics"];
 #[derive(Clone, Default)]
 pub struct ApiKeys(Vec<Key>);
 
-/// A key, padded, so that comparing it takes the same time whatever it is compared with.
+/// A key, padded to the length of the longest, so that comparing it takes the same time whatever it is compared with.
 #[derive(Clone)]
 struct Key {
-    bytes: [u8; KEY_BYTES_MAX],
+    bytes: [u8; API_KEY_BYTES_MAX],
     length: u64,
 }
 
@@ -53,7 +52,7 @@ impl fmt::Debug for ApiKeys {
 
 impl Key {
     fn new(text: &str) -> Option<Self> {
-        let mut bytes = [0; KEY_BYTES_MAX];
+        let mut bytes = [0; API_KEY_BYTES_MAX];
         bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
         Some(Self { bytes, length: u64::try_from(text.len()).ok()? })
     }
