@@ -1,4 +1,4 @@
-//! A model: fetched, opened, and what is made of its vocabulary.
+//! A model, fetched and opened.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,10 +1,11 @@
 //! The `cpu` backend, one operation at a time, in the shapes of SmolLM2-135M.
 //!
 //! What bounds it: with one row, the weights' bytes over the read bandwidth, which is measured first
-//! (a loop that adds up 256 MB in huge pages). With many rows, multiplications of bytes: a 256-bit unit multiplies 32
-//! pairs at a time, 8 of these and one to widen make 256 multiply-adds of 4-bit weights, and a core
-//! with two such units (Zen 3, Skylake and later) does these 9 in 4.5 cycles: 57 multiply-adds a cycle,
-//! 190 thousand million a second at 3.35 GHz. 8-bit weights take twice the multiplications.
+//! (a loop over 256 MB of ordinary memory). With many rows, multiplications of bytes: a 256-bit unit
+//! multiplies 32 pairs at a time, 8 of these and one to widen make 256 multiply-adds of 4-bit weights,
+//! and a core with two such units (Zen 3, Skylake and later) does these 9 in 4.5 cycles at best: 57
+//! multiply-adds a cycle, 190 thousand million a second at 3.35 GHz. That is the multipliers alone; what
+//! else needs their ports leaves about 165. 8-bit weights take twice the multiplications.
 //!
 //! `cargo bench -p worker --bench cpu -- [threads …]`
 
