@@ -7,7 +7,8 @@
 //! multiply-adds a cycle, 190 thousand million a second at 3.35 GHz. That is the multipliers alone; what
 //! else needs their ports leaves about 165. 8-bit weights take twice the multiplications.
 //!
-//! `cargo bench -p worker --bench cpu -- [threads …]`
+//! `cargo bench -p worker --bench cpu -- [threads …] [path …] [operation …]`; a path is named as in
+//! [`worker::backend::cpu::Path`], in lower case.
 
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
@@ -15,7 +16,7 @@
 use std::time::Instant;
 
 use checkpoint::{Activation, BlockKind, Matrix};
-use worker::backend::cpu::{CpuBackend, Tensor, Weight};
+use worker::backend::cpu::{CpuBackend, Path, Tensor, Weight};
 use worker::backend::{AttentionShape, Backend, CacheShape, MatrixPart};
 use worker::batch::{Batch, BatchSlice};
 
@@ -28,12 +29,28 @@ fn main() {
     let threads: Vec<usize> = std::env::args().filter_map(|it| it.parse().ok()).collect();
     let threads = if threads.is_empty() { vec![1, 2] } else { threads };
     for threads in threads {
-        let mut backend = CpuBackend::new(threads).unwrap();
-        println!("\n{threads} threads on {}", backend.capabilities().device);
-        println!("read bandwidth {:.1} GB/s", read_bandwidth(threads));
-        linears(&mut backend);
-        attention(&mut backend);
+        for path in paths() {
+            let mut backend = CpuBackend::with_path(threads, path).unwrap();
+            println!("\n{threads} threads, {path:?}, on {}", backend.capabilities().device);
+            println!("read bandwidth {:.1} GB/s", read_bandwidth(threads));
+            linears(&mut backend);
+            attention(&mut backend);
+        }
     }
+}
+
+/// The paths asked for, or the best.
+fn paths() -> Vec<Path> {
+    let named = |path: &Path| std::env::args().any(|it| it == format!("{path:?}").to_lowercase());
+    let paths: Vec<Path> = Path::ALL.into_iter().filter(named).collect();
+    if paths.is_empty() { vec![Path::best()] } else { paths }
+}
+
+/// Whether an operation was asked for: by name, or with all others.
+fn wanted(name: &str) -> bool {
+    let all = ["qkv", "square", "head", "o", "down", "glu", "attend"];
+    let mut asked = std::env::args().filter(|it| all.contains(&it.as_str())).peekable();
+    asked.peek().is_none() || asked.any(|it| it == name)
 }
 
 /// Seconds of the fastest of a few runs: what others do on the machine only ever adds.
@@ -93,6 +110,9 @@ fn each_layer(
     make: impl Fn(&mut CpuBackend, &[u8]) -> Weight,
     compute: impl Fn(&mut CpuBackend, &Tensor, &Weight),
 ) {
+    if !wanted(name) {
+        return;
+    }
     let bytes = blocks(kind, rows, columns);
     let layers = if rows > 10_000 { 1 } else { LAYERS };
     let weights: Vec<Weight> = (0..layers).map(|_| make(backend, &bytes)).collect();
@@ -157,6 +177,9 @@ fn linears(backend: &mut CpuBackend) {
 }
 
 fn attention(backend: &mut CpuBackend) {
+    if !wanted("attend") {
+        return;
+    }
     let (query_heads, kv_heads, head_size, block_size) = (9, 3, 64, 16);
     let kv_of_query: Vec<usize> = (0..query_heads).map(|head| head / 3).collect();
     for (start, rows) in [(511_usize, 1_usize), (2047, 1), (0, 512), (1536, 512)] {

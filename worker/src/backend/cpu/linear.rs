@@ -1,6 +1,6 @@
 //! Rows of x times a packed matrix: all of a decoder's multiplications by weights.
 //!
-//! A block of up to [`BLOCK_ROWS`] rows of x shares each load of weights. However many rows there are,
+//! A block of up to [`Dots::BLOCK_ROWS`] rows of x shares each load of weights. However many rows there are,
 //! a row's sums are made by the same operations in the same order, so its result is the same.
 
 use checkpoint::Activation;
@@ -8,14 +8,17 @@ use checkpoint::Activation;
 use crate::backend::cpu::disjoint::Disjoint;
 use crate::backend::cpu::function::activate;
 use crate::backend::cpu::lanes::{Dots, LANES, Lanes};
-use crate::backend::cpu::path::{Isa, Kernel};
+use crate::backend::cpu::path::{Isa, Product};
 use crate::backend::cpu::strip::Strip;
 use crate::backend::cpu::team::Team;
 use crate::backend::cpu::tensor::Group;
 use crate::backend::cpu::weight::{Section, Weight, with_tiles};
 
-/// Rows of x that share a load of weights: as many as leave the sums in registers.
-const BLOCK_ROWS: usize = 4;
+/// How far ahead of itself a row alone asks for weights, bytes: units that fetch by themselves stop at
+/// the end of a 4 KiB page.
+const AHEAD_BYTES: usize = 4096;
+/// What is fetched at a time, bytes.
+const LINE_BYTES: usize = 64;
 /// Rows of x that an item covers, so that they stay in the second-level cache while all tiles of the
 /// item pass by.
 const ITEM_ROWS: usize = 64;
@@ -70,7 +73,7 @@ fn section_of<S: Strip + Operand>(isa: Isa, team: &Team, job: &Job<'_, S>) {
         let (row, tile) = (item / tile_items * ITEM_ROWS, item % tile_items * tiles_an_item);
         let rows = row..job.rows.min(row + ITEM_ROWS);
         let tiles = tile..tiles.min(tile + tiles_an_item);
-        isa.run(Span { job, rows, tiles });
+        isa.multiply(Span { job, rows, tiles });
     });
 }
 
@@ -144,28 +147,30 @@ struct Span<'a, S: Strip> {
     tiles: std::ops::Range<usize>,
 }
 
-impl<S: Strip> Kernel for Span<'_, S> {
-    type Output = ();
-
+impl<S: Strip> Product for Span<'_, S> {
     #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
+    fn run<L: Lanes, D: Dots>(self, l: L, d: D) {
         for tile in self.tiles {
             let mut row = self.rows.start;
-            while row + BLOCK_ROWS <= self.rows.end {
+            while D::BLOCK_ROWS >= 8 && row + 8 <= self.rows.end {
+                block::<L, D, S, 8, 1>((l, d), self.job, row, tile);
+                row += 8;
+            }
+            while row + 4 <= self.rows.end {
                 if S::COLUMNS == 1 {
                     // Nothing but additions, one after another: more sums at a time hide their time.
-                    block::<L, S, BLOCK_ROWS, 2>(l, self.job, row, tile);
+                    block::<L, D, S, 4, 2>((l, d), self.job, row, tile);
                 } else {
-                    block::<L, S, BLOCK_ROWS, 1>(l, self.job, row, tile);
+                    block::<L, D, S, 4, 1>((l, d), self.job, row, tile);
                 }
-                row += BLOCK_ROWS;
+                row += 4;
             }
             if row + 2 <= self.rows.end {
-                block::<L, S, 2, 2>(l, self.job, row, tile);
+                block::<L, D, S, 2, 2>((l, d), self.job, row, tile);
                 row += 2;
             }
             if row < self.rows.end {
-                block::<L, S, 1, 2>(l, self.job, row, tile);
+                block::<L, D, S, 1, 2>((l, d), self.job, row, tile);
             }
         }
     }
@@ -173,24 +178,24 @@ impl<S: Strip> Kernel for Span<'_, S> {
 
 /// `R` rows times one tile (gated: a tile of each), `P` parts of the tile at a time.
 #[inline(always)]
-fn block<L: Lanes, S: Strip, const R: usize, const P: usize>(
-    l: L,
+fn block<L: Lanes, D: Dots, S: Strip, const R: usize, const P: usize>(
+    (l, d): (L, D),
     job: &Job<'_, S>,
     row: usize,
     tile: usize,
 ) {
-    let (d, depth) = (l.dots(), job.depth);
+    let depth = job.depth;
     let x: [&[S::X]; R] = std::array::from_fn(|r| &job.x[(row + r) * depth..][..depth]);
     let strips = &job.strips[tile * job.tiles * depth..][..job.tiles * depth];
     // For each row its total, or in the same place its sums of gate and of up.
     let mut kept = [[0.0; LANES]; R];
-    for part in (0..L::Dots::PARTS).step_by(P) {
+    for part in (0..D::PARTS).step_by(P) {
         for (turn, strips) in strips.chunks_exact(depth).enumerate() {
             for (at, strips) in strips.chunks(job.segment).enumerate() {
                 let from = at * job.segment;
                 let x: [&[S::X]; R] = std::array::from_fn(|r| &x[r][from..][..strips.len()]);
-                let sums = sum::<L::Dots, S, R, P>(d, strips, x, part);
-                for (p, sums) in sums.iter().enumerate().take(L::Dots::PARTS) {
+                let sums = sum::<D, S, R, P>(d, strips, x, part);
+                for (p, sums) in sums.iter().enumerate().take(D::PARTS) {
                     for (sum, kept) in sums.iter().zip(&mut kept) {
                         if let Output::Grid(_) = job.output {
                             d.add_on_grid(*sum, kept, part + p);
@@ -223,6 +228,12 @@ fn sum<D: Dots, S: Strip, const R: usize, const P: usize>(
 ) -> [[D::F; R]; P] {
     let mut sums = [[d.splat(0.0); R]; P];
     for (at, strip) in strips.iter().enumerate() {
+        if R <= 2 && part == 0 {
+            let ahead = std::ptr::from_ref(strip).cast::<u8>().wrapping_add(AHEAD_BYTES);
+            for line in 0..size_of::<S>().div_ceil(LINE_BYTES) {
+                d.prefetch(ahead.wrapping_add(line * LINE_BYTES));
+            }
+        }
         let x = std::array::from_fn(|r| &x[r][at]);
         for (p, sums) in sums.iter_mut().enumerate().take(D::PARTS) {
             strip.add(d, part + p, x, sums);

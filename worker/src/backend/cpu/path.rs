@@ -2,8 +2,8 @@
 
 use crate::backend::BackendError;
 #[cfg(target_arch = "x86_64")]
-use crate::backend::cpu::lanes::Avx2;
-use crate::backend::cpu::lanes::{Lanes, Portable};
+use crate::backend::cpu::lanes::{Avx2, Avx512, AvxVnni};
+use crate::backend::cpu::lanes::{Dots, Lanes, Portable};
 
 /// A set of instructions. All give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,11 +12,15 @@ pub enum Path {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// The same with AVX-VNNI.
+    AvxVnni,
+    /// AVX-512 (F, BW, DQ, VL) with VNNI.
+    Avx512,
 }
 
 impl Path {
     /// Every path, slowest first.
-    pub const ALL: [Self; 2] = [Self::Portable, Self::Avx2];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512];
 
     /// Whether this CPU has the instructions.
     #[must_use]
@@ -40,12 +44,21 @@ pub(crate) trait Kernel {
     fn run<L: Lanes>(self, l: L) -> Self::Output;
 }
 
+/// A multiplication by packed weights, written over [`Lanes`] and [`Dots`]; `run` as in [`Kernel`].
+pub(crate) trait Product {
+    fn run<L: Lanes, D: Dots>(self, l: L, d: D);
+}
+
 /// A path with the permission to take it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Isa {
     Portable(Portable),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
 }
 
 impl Isa {
@@ -54,8 +67,12 @@ impl Isa {
             Path::Portable => Some(Self::Portable(Portable)),
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => Avx2::detect().map(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Path::AvxVnni => AvxVnni::detect().map(Self::AvxVnni),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => Avx512::detect().map(Self::Avx512),
             #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx2 => None,
+            _ => None,
         };
         found.ok_or_else(|| BackendError::Unsupported {
             backend: "cpu",
@@ -70,6 +87,24 @@ impl Isa {
             Self::Portable(lanes) => kernel.run(lanes),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(lanes) => lanes.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(dots) => dots.lanes().run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(lanes) => lanes.run(kernel),
+        }
+    }
+
+    /// Computes a product with these instructions.
+    #[inline]
+    pub(crate) fn multiply<P: Product>(self, product: P) {
+        match self {
+            Self::Portable(lanes) => product.run(lanes, lanes),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(lanes) => lanes.multiply(product),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(dots) => dots.multiply(product),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(lanes) => lanes.multiply(product),
         }
     }
 }

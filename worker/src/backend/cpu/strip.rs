@@ -108,6 +108,7 @@ impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
     ) -> [D::I; R] {
         let mut wide = [d.zero(); R];
         let mut narrow = [d.none(); R];
+        let run = if D::EXACT { usize::MAX } else { C::RUN };
         macro_rules! step {
             ($step:literal) => {
                 if FROM <= $step && $step < TO {
@@ -117,7 +118,7 @@ impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
                     } else {
                         narrow = d.mac_rows::<R, $step>(narrow, codes, x);
                     }
-                    if C::RUN != 0 && (($step + 1 - FROM) % C::RUN == 0 || $step + 1 == TO) {
+                    if C::RUN != 0 && (($step + 1 - FROM) % run == 0 || $step + 1 == TO) {
                         for r in 0..R {
                             wide[r] = d.widen(wide[r], narrow[r]);
                             narrow[r] = d.none();
@@ -148,9 +149,10 @@ impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
     ) {
         for r in 0..R {
             let mut dot = d.float(dots[r]);
-            if M::ZERO != 0.0 {
+            let zero = M::ZERO + if C::RUN == 0 { D::UNCENTRED } else { 0.0 };
+            if zero != 0.0 {
                 // Exact: both are whole numbers under 2^24.
-                dot = d.fma(d.splat(code_sum(x[r])), d.splat(-M::ZERO), dot);
+                dot = d.fma(d.splat(code_sum(x[r])), d.splat(-zero), dot);
             }
             sums[r] = d.fma(dot, d.mul(scales, d.splat(x[r].scale)), sums[r]);
         }

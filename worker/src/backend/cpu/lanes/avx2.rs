@@ -17,8 +17,9 @@ use std::arch::x86_64::{
 
 use half::f16;
 
+use crate::backend::cpu::lanes::avx2_dots::Eights;
 use crate::backend::cpu::lanes::{LANES, Lanes};
-use crate::backend::cpu::path::Kernel;
+use crate::backend::cpu::path::{Kernel, Product};
 
 /// Exists only where the instructions do.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +43,42 @@ impl Avx2 {
         }
         with_avx2!(compiled(self, kernel))
     }
+
+    /// Computes a product compiled for these instructions.
+    #[inline]
+    pub(crate) fn multiply<P: Product>(self, product: P) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<P: Product>(lanes: Avx2, product: P) {
+            product.run(lanes, Eights(lanes));
+        }
+        with_avx2!(compiled(self, product));
+    }
+}
+
+/// [`Avx2`] with byte dot products (AVX-VNNI).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AvxVnni(Avx2);
+
+impl AvxVnni {
+    /// The permission, if this CPU has what it takes.
+    pub(crate) fn detect() -> Option<Self> {
+        Avx2::detect().filter(|_| is_x86_feature_detected!("avxvnni")).map(Self)
+    }
+
+    /// What it has in common with CPUs that lack the dot products.
+    pub(crate) fn lanes(self) -> Avx2 {
+        self.0
+    }
+
+    /// Computes a product compiled for these instructions.
+    #[inline]
+    pub(crate) fn multiply<P: Product>(self, product: P) {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn compiled<P: Product>(dots: AvxVnni, product: P) {
+            product.run(dots.0, Eights(dots));
+        }
+        with_avx2!(compiled(self, product));
+    }
 }
 
 /// Calls instructions of AVX2, FMA and F16C.
@@ -56,12 +93,6 @@ pub(super) use with_avx2;
 
 impl Lanes for Avx2 {
     type F = [__m256; 2];
-    type Dots = Self;
-
-    #[inline(always)]
-    fn dots(self) -> Self {
-        self
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

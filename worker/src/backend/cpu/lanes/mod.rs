@@ -3,20 +3,25 @@
 //! Each kernel is written once, over [`Lanes`] and [`Dots`]; a path supplies the instructions. All
 //! paths give the same bits: integer arithmetic is exact however it is grouped, and every f32
 //! operation is one IEEE operation in each path (`fma` rounds once, everywhere). Where lanes are added
-//! up, the order is that of [`Lanes::sum`]. So a new path is one file: 512-bit units hold a whole
-//! vector in one register, and a byte dot product (VNNI) replaces the instructions behind
-//! [`Dots::mac_rows`]. AMX multiplies whole tiles: it would take the place of `linear`'s block of rows, on
-//! strips as they are.
+//! up, the order is that of [`Lanes::sum`]. AMX, which multiplies whole tiles, has a module of its own.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_bytes;
+#[cfg(target_arch = "x86_64")]
 mod avx2_dots;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_dots;
 mod portable;
 mod portable_dots;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::Avx2;
+pub(crate) use avx2::{Avx2, AvxVnni};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
 pub(crate) use portable::Portable;
 
 use half::{bf16, f16};
@@ -32,10 +37,6 @@ pub(crate) const BYTES: usize = 64;
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Sixteen f32.
     type F: Copy;
-    /// Dot products on the same path.
-    type Dots: Dots;
-
-    fn dots(self) -> Self::Dots;
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; LANES]) -> Self::F;
@@ -74,6 +75,12 @@ pub(crate) trait Dots: Copy + Send + Sync + 'static {
     const WIDTH: usize;
     /// Parts of a tile.
     const PARTS: usize = LANES / Self::WIDTH;
+    /// Rows of x that share a load of weights: as many as leave the sums in registers.
+    const BLOCK_ROWS: usize = 4;
+    /// Bytes are multiplied straight to i32, without the limits of [`Dots::mac_rows`].
+    const EXACT: bool;
+    /// What [`Dots::mac_centred_rows`] leaves to be taken off each byte: 0, or all of the 128.
+    const UNCENTRED: f32 = 0.0;
 
     /// An f32 a row.
     type F: Copy;
@@ -95,6 +102,9 @@ pub(crate) trait Dots: Copy + Send + Sync + 'static {
     /// Adds each sum, rounded to [`crate::backend::SUM_GRID`], to `totals`.
     fn add_on_grid(self, x: Self::F, totals: &mut [f64; LANES], part: usize);
 
+    /// Asks for the cache line at `at`, which may lie anywhere.
+    fn prefetch(self, at: *const u8);
+
     fn zero(self) -> Self::I;
     fn float(self, x: Self::I) -> Self::F;
 
@@ -110,8 +120,8 @@ pub(crate) trait Dots: Copy + Send + Sync + 'static {
 
     fn none(self) -> Self::H;
     /// Step `STEP` for several rows of x: adds to each sum the dot product of four bytes of `a`
-    /// (unsigned) and four codes of x. A path may keep two i16 a row, so with `a ≤ m` only
-    /// `32767 / (254 × m)` steps may follow one another before [`Dots::widen`].
+    /// (unsigned) and four codes of x. A path that is not [`Dots::EXACT`] keeps two i16 a row, so with
+    /// `a ≤ m` only `32767 / (254 × m)` steps may follow one another before [`Dots::widen`].
     fn mac_rows<const R: usize, const STEP: usize>(
         self,
         sums: [Self::H; R],
@@ -119,7 +129,8 @@ pub(crate) trait Dots: Copy + Send + Sync + 'static {
         x: [&Group; R],
     ) -> [Self::H; R];
     fn widen(self, sum: Self::I, narrow: Self::H) -> Self::I;
-    /// As [`Dots::mac_rows`], for bytes of any value with 128 taken off: exact at once.
+    /// As [`Dots::mac_rows`], for bytes of any value with 128 taken off (or not, see
+    /// [`Dots::UNCENTRED`]): exact at once.
     fn mac_centred_rows<const R: usize, const STEP: usize>(
         self,
         sums: [Self::I; R],

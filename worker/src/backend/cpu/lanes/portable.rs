@@ -16,12 +16,6 @@ fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
 
 impl Lanes for Portable {
     type F = [f32; LANES];
-    type Dots = Self;
-
-    #[inline(always)]
-    fn dots(self) -> Self {
-        self
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {

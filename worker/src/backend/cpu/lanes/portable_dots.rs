@@ -10,6 +10,7 @@ pub(crate) const GRID_MAGIC: f64 = 402_653_184.0;
 
 impl Dots for Portable {
     const WIDTH: usize = LANES;
+    const EXACT: bool = true;
     type F = [f32; LANES];
     type I = [i32; LANES];
     type U = [u8; BYTES];
@@ -56,6 +57,9 @@ impl Dots for Portable {
             *total += (f64::from(x) + GRID_MAGIC) - GRID_MAGIC;
         }
     }
+
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
 
     #[inline(always)]
     fn zero(self) -> Self::I {
