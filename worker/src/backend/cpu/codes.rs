@@ -3,11 +3,7 @@
 use bytemuck::Zeroable;
 
 use crate::backend::cpu::lanes::{BYTES, Dots};
-use crate::backend::cpu::strip::{CodeBits, STEP};
-use crate::backend::cpu::tensor::GROUP;
-
-/// Steps of a group.
-const STEPS: usize = GROUP / STEP;
+use crate::backend::cpu::strip::{CodeBits, STEP, STEPS};
 
 /// 4 bits: a vector of bytes holds two steps, the even one in the low halves.
 #[derive(Debug, Clone, Copy, Zeroable)]

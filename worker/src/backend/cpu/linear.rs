@@ -3,15 +3,17 @@
 //! A block of up to [`Dots::BLOCK_ROWS`] rows of x shares each load of weights. However many rows there are,
 //! a row's sums are made by the same operations in the same order, so its result is the same.
 
+use std::ops::Range;
+
 use checkpoint::Activation;
 
 use crate::backend::cpu::disjoint::Disjoint;
 use crate::backend::cpu::function::activate;
 use crate::backend::cpu::lanes::{Dots, LANES, Lanes};
 use crate::backend::cpu::path::{Isa, Product};
-use crate::backend::cpu::strip::Strip;
+use crate::backend::cpu::strip::{CodeBits, Minima, Packed, Plain, Scales, Strip};
 use crate::backend::cpu::team::Team;
-use crate::backend::cpu::tensor::Group;
+use crate::backend::cpu::tensor::{Group, RowBlock};
 use crate::backend::cpu::weight::{Section, Weight, with_tiles};
 
 /// How far ahead of itself a row alone asks for weights, bytes: units that fetch by themselves stop at
@@ -32,6 +34,8 @@ pub(crate) struct Input<'a> {
     pub(crate) plain: &'a [f32],
     /// Empty where the weight has no use for it.
     pub(crate) quantised: &'a [Group],
+    /// The same, 16 rows at a time; empty on paths that have no use for it.
+    pub(crate) blocks: &'a [RowBlock],
 }
 
 /// Where results go: a row for each row of x.
@@ -63,7 +67,7 @@ pub(crate) fn linear(
     }
 }
 
-fn section_of<S: Strip + Operand>(isa: Isa, team: &Team, job: &Job<'_, S>) {
+fn section_of<S: Operand>(isa: Isa, team: &Team, job: &Job<'_, S>) {
     let tiles = job.section.rows.div_ceil(LANES);
     let row_items = job.rows.div_ceil(ITEM_ROWS);
     let tile_items = (team.threads() * ITEMS_A_THREAD).div_ceil(row_items);
@@ -73,56 +77,78 @@ fn section_of<S: Strip + Operand>(isa: Isa, team: &Team, job: &Job<'_, S>) {
         let (row, tile) = (item / tile_items * ITEM_ROWS, item % tile_items * tiles_an_item);
         let rows = row..job.rows.min(row + ITEM_ROWS);
         let tiles = tile..tiles.min(tile + tiles_an_item);
-        isa.multiply(Span { job, rows, tiles });
+        let done = S::multiply_blocks(isa, job, rows.clone(), tiles.clone());
+        isa.multiply(Span { job, rows: rows.start + done..rows.end, tiles });
     });
 }
 
-/// Which side of an input a strip is multiplied with.
+/// Which side of an input a strip is multiplied with, and how.
 pub(crate) trait Operand: Strip {
     fn of<'a>(input: &Input<'a>) -> &'a [Self::X];
+
+    /// Multiplies whole blocks of rows, where there are tile registers; how many rows it did.
+    fn multiply_blocks(
+        isa: Isa,
+        job: &Job<'_, Self>,
+        rows: Range<usize>,
+        tiles: Range<usize>,
+    ) -> usize;
 }
 
-impl<S: Strip<X = X>, X: OneOf> Operand for S {
-    fn of<'a>(input: &Input<'a>) -> &'a [X] {
-        X::of(input)
-    }
-}
-
-/// What x may be made of.
-pub(crate) trait OneOf: Sized {
-    fn of<'a>(input: &Input<'a>) -> &'a [Self];
-}
-
-impl OneOf for f32 {
-    fn of<'a>(input: &Input<'a>) -> &'a [Self] {
+impl<W: Scales> Operand for Plain<W> {
+    fn of<'a>(input: &Input<'a>) -> &'a [f32] {
         input.plain
     }
+
+    fn multiply_blocks(
+        _isa: Isa,
+        _job: &Job<'_, Self>,
+        _rows: Range<usize>,
+        _tiles: Range<usize>,
+    ) -> usize {
+        0
+    }
 }
 
-impl OneOf for Group {
-    fn of<'a>(input: &Input<'a>) -> &'a [Self] {
+impl<C: CodeBits, S: Scales, M: Minima> Operand for Packed<C, S, M> {
+    fn of<'a>(input: &Input<'a>) -> &'a [Group] {
         input.quantised
+    }
+
+    fn multiply_blocks(
+        isa: Isa,
+        job: &Job<'_, Self>,
+        rows: Range<usize>,
+        tiles: Range<usize>,
+    ) -> usize {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(amx) => crate::backend::cpu::amx::multiply(amx, job, rows, tiles),
+            _ => 0,
+        }
     }
 }
 
 /// Everything about one section.
-struct Job<'a, S: Strip> {
+pub(crate) struct Job<'a, S: Strip> {
     section: &'a Section,
-    strips: &'a [S],
+    pub(crate) strips: &'a [S],
     /// Strips of a tile, and elements of a row of x.
-    depth: usize,
+    pub(crate) depth: usize,
     /// Strips of a segment.
-    segment: usize,
+    pub(crate) segment: usize,
     /// Tiles that make one tile of results: gate and up, or just one.
-    tiles: usize,
+    pub(crate) tiles: usize,
     /// Output columns of the whole matrix.
     width: usize,
-    rows: usize,
+    pub(crate) rows: usize,
     x: &'a [S::X],
-    output: &'a Output<'a>,
+    /// `(blocks, depth)`, see [`Input::blocks`].
+    pub(crate) blocks: &'a [RowBlock],
+    pub(crate) output: &'a Output<'a>,
 }
 
-impl<'a, S: Strip + Operand> Job<'a, S> {
+impl<'a, S: Operand> Job<'a, S> {
     fn new(
         input: &Input<'a>,
         weight: &Weight,
@@ -136,15 +162,16 @@ impl<'a, S: Strip + Operand> Job<'a, S> {
         assert_eq!(x.len(), input.rows * depth, "x has as many columns as the matrix");
         assert_eq!(weight.gated, matches!(output, Output::Gated(..)), "gate and up go together");
         let (tiles, width) = (if weight.gated { 2 } else { 1 }, weight.rows);
-        Self { section, strips, depth, segment, tiles, width, rows: input.rows, x, output }
+        let (rows, blocks) = (input.rows, input.blocks);
+        Self { section, strips, depth, segment, tiles, width, rows, x, blocks, output }
     }
 }
 
 /// Some rows times some tiles, on one thread.
 struct Span<'a, S: Strip> {
     job: &'a Job<'a, S>,
-    rows: std::ops::Range<usize>,
-    tiles: std::ops::Range<usize>,
+    rows: Range<usize>,
+    tiles: Range<usize>,
 }
 
 impl<S: Strip> Product for Span<'_, S> {
@@ -214,7 +241,7 @@ fn block<L: Lanes, D: Dots, S: Strip, const R: usize, const P: usize>(
 
 /// The room of 16 totals as that of two times 16 sums.
 #[inline(always)]
-fn pair_mut(kept: &mut [f64; LANES]) -> &mut [[f32; LANES]; 2] {
+pub(crate) fn pair_mut(kept: &mut [f64; LANES]) -> &mut [[f32; LANES]; 2] {
     bytemuck::cast_mut(kept)
 }
 
@@ -244,7 +271,7 @@ fn sum<D: Dots, S: Strip, const R: usize, const P: usize>(
 
 /// What becomes of the sums of a row and tile.
 #[inline(always)]
-fn finish<L: Lanes, S: Strip>(
+pub(crate) fn finish<L: Lanes, S: Strip>(
     l: L,
     job: &Job<'_, S>,
     (row, tile): (usize, usize),

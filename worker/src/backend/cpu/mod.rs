@@ -8,6 +8,8 @@
 //! * Every kernel is written once, over `lanes::Lanes`; all paths give the same bits, and a row's
 //!   result depends neither on the rows beside it nor on the number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attend;
 mod blocks;
 mod cache;
@@ -49,7 +51,7 @@ use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::rope::Append;
 use crate::backend::cpu::rows::AddNorm;
 use crate::backend::cpu::team::Team;
-use crate::backend::cpu::tensor::{GROUP, Group, quantise};
+use crate::backend::cpu::tensor::{GROUP, Group, RowBlock, Twin, blocks_of, gather, quantise};
 use crate::backend::{
     AttentionShape, Backend, BackendError, CacheShape, Capabilities, MatrixPart, QueryKeyNorm,
 };
@@ -63,6 +65,7 @@ pub struct CpuBackend {
     arena: Arena,
     numbers: Pool<f32>,
     groups: Pool<Group>,
+    blocks: Pool<RowBlock>,
     plan: Plan,
 }
 
@@ -89,6 +92,7 @@ impl CpuBackend {
             arena: Arena::default(),
             numbers: Pool::default(),
             groups: Pool::default(),
+            blocks: Pool::default(),
             plan: Plan::default(),
         })
     }
@@ -99,16 +103,23 @@ impl CpuBackend {
 
     /// The rows of `x`, quantised if the weight wants them so.
     fn input<'x>(&self, x: &'x Tensor, weight: &Weight) -> Input<'x> {
-        let quantised = if weight.takes_groups() {
-            &**x.twin.get_or_init(|| {
-                let mut groups = self.groups.take(x.rows * x.columns.div_ceil(GROUP));
-                quantise(self.isa, &self.team, &x.values, x.columns, &mut groups);
-                groups
-            })
+        let (quantised, blocks): (&[Group], &[RowBlock]) = if weight.takes_groups() {
+            let twin = x.twin.get_or_init(|| self.quantised(x));
+            (&twin.groups, &twin.blocks)
         } else {
-            &[]
+            (&[], &[])
         };
-        Input { rows: x.rows, plain: &x.values, quantised }
+        Input { rows: x.rows, plain: &x.values, quantised, blocks }
+    }
+
+    fn quantised(&self, x: &Tensor) -> Twin {
+        let depth = x.columns.div_ceil(GROUP);
+        let mut groups = self.groups.take(x.rows * depth);
+        quantise(self.isa, &self.team, &x.values, x.columns, &mut groups);
+        let count = if self.isa.takes_blocks() { blocks_of(x.rows) } else { 0 };
+        let mut blocks = self.blocks.take(count * depth);
+        gather(&self.team, &groups, depth, &mut blocks);
+        Twin { groups, blocks }
     }
 
     fn multiply(&self, x: &Tensor, weight: &Weight, output: &Output<'_>) {

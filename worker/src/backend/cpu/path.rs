@@ -2,6 +2,8 @@
 
 use crate::backend::BackendError;
 #[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::amx::Amx;
+#[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::lanes::{Avx2, Avx512, AvxVnni};
 use crate::backend::cpu::lanes::{Dots, Lanes, Portable};
 
@@ -16,11 +18,13 @@ pub enum Path {
     AvxVnni,
     /// AVX-512 (F, BW, DQ, VL) with VNNI.
     Avx512,
+    /// The same with AMX-INT8, for many rows.
+    Amx,
 }
 
 impl Path {
     /// Every path, slowest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
 
     /// Whether this CPU has the instructions.
     #[must_use]
@@ -59,6 +63,8 @@ pub(crate) enum Isa {
     AvxVnni(AvxVnni),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Amx(Amx),
 }
 
 impl Isa {
@@ -71,6 +77,8 @@ impl Isa {
             Path::AvxVnni => AvxVnni::detect().map(Self::AvxVnni),
             #[cfg(target_arch = "x86_64")]
             Path::Avx512 => Avx512::detect().map(Self::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx => Amx::detect().map(Self::Amx),
             #[cfg(not(target_arch = "x86_64"))]
             _ => None,
         };
@@ -78,6 +86,14 @@ impl Isa {
             backend: "cpu",
             what: format!("this machine lacks the instructions of {path:?}"),
         })
+    }
+
+    /// Whether rows are multiplied in blocks of 16.
+    pub(crate) fn takes_blocks(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self, Self::Amx(_));
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
     }
 
     /// Runs a kernel with these instructions.
@@ -91,6 +107,8 @@ impl Isa {
             Self::AvxVnni(dots) => dots.lanes().run(kernel),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(lanes) => lanes.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(tiles) => tiles.lanes().run(kernel),
         }
     }
 
@@ -105,6 +123,8 @@ impl Isa {
             Self::AvxVnni(dots) => dots.multiply(product),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(lanes) => lanes.multiply(product),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(tiles) => tiles.lanes().multiply(product),
         }
     }
 }

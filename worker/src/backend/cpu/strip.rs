@@ -12,13 +12,17 @@
 use bytemuck::Zeroable;
 use half::{bf16, f16};
 
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::amx::{Integers, Sums, Unpacked};
 use crate::backend::cpu::blocks::Codes;
 use crate::backend::cpu::codes::{Eight, Five, Four, Six};
 use crate::backend::cpu::lanes::{Dots, LANES};
-use crate::backend::cpu::tensor::{GROUP, Group};
+use crate::backend::cpu::tensor::{GROUP, Group, RowBlock};
 
 /// Columns of a step: the bytes of a lane.
 pub(crate) const STEP: usize = 4;
+/// Steps of a group.
+pub(crate) const STEPS: usize = GROUP / STEP;
 
 /// A tile's share of a few columns.
 pub(crate) trait Strip: Zeroable + Copy + Send + Sync + 'static {
@@ -183,6 +187,60 @@ impl<C: CodeBits, S: Scales, M: Minima> Strip for Packed<C, S, M> {
         if let Some(minima) = self.minima.at(d, part) {
             for r in 0..R {
                 sums[r] = d.fma(minima, d.splat(x[r].scaled_sum), sums[r]);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<C: CodeBits, S: Scales, M: Minima> Integers for Packed<C, S, M> {
+    const PARTS: usize = S::HALVES;
+
+    #[inline(always)]
+    fn unpack<D: Dots>(&self, d: D, to: &mut Unpacked) {
+        macro_rules! step {
+            ($step:literal) => {
+                let codes = self.codes.at::<D, $step>(d, 0);
+                let signed = if C::RUN == 0 { d.centre(codes) } else { codes };
+                d.store_bytes(signed, &mut to.0[$step], 0);
+            };
+        }
+        step!(0);
+        step!(1);
+        step!(2);
+        step!(3);
+        step!(4);
+        step!(5);
+        step!(6);
+        step!(7);
+    }
+
+    #[inline(always)]
+    fn add_exact<D: Dots, const R: usize>(
+        &self,
+        d: D,
+        part: usize,
+        (exact, x): (&Sums, &RowBlock),
+        sums: &mut [D::F; R],
+    ) {
+        let scales = self.scales.at(d, 0, part);
+        for r in 0..R {
+            let mut dot = d.float(d.load_i32(&exact.0[r], 0));
+            if M::ZERO != 0.0 {
+                let code_sum = match (S::HALVES, part) {
+                    (1, _) => x.sum[r],
+                    (_, 0) => x.first_sum[r],
+                    _ => x.sum[r] - x.first_sum[r],
+                };
+                dot = d.fma(d.splat(code_sum), d.splat(-M::ZERO), dot);
+            }
+            sums[r] = d.fma(dot, d.mul(scales, d.splat(x.scale[r])), sums[r]);
+        }
+        if part + 1 == S::HALVES
+            && let Some(minima) = self.minima.at(d, 0)
+        {
+            for r in 0..R {
+                sums[r] = d.fma(minima, d.splat(x.scaled_sum[r]), sums[r]);
             }
         }
     }

@@ -17,7 +17,17 @@ pub struct Tensor {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) values: Buffer<f32>,
-    pub(crate) twin: OnceCell<Buffer<Group>>,
+    pub(crate) twin: OnceCell<Twin>,
+}
+
+/// Rows of a tensor, quantised.
+#[derive(Debug)]
+pub(crate) struct Twin {
+    /// `(rows, groups)`
+    pub(crate) groups: Buffer<Group>,
+    /// The same again, `(blocks, groups)`, as far as rows fill blocks; empty on paths that have no use
+    /// for it.
+    pub(crate) blocks: Buffer<RowBlock>,
 }
 
 impl Tensor {
@@ -48,6 +58,44 @@ impl Group {
         let at = 4 * STEP;
         [self.codes[at], self.codes[at + 1], self.codes[at + 2], self.codes[at + 3]]
     }
+}
+
+/// Rows that are multiplied together in tile registers.
+pub(crate) const BLOCK: usize = 16;
+
+/// [`GROUP`] columns of [`BLOCK`] rows; see [`Group`].
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub(crate) struct RowBlock {
+    pub(crate) codes: [[i8; GROUP]; BLOCK],
+    pub(crate) scale: [f32; BLOCK],
+    pub(crate) sum: [f32; BLOCK],
+    pub(crate) first_sum: [f32; BLOCK],
+    pub(crate) scaled_sum: [f32; BLOCK],
+}
+
+/// How many blocks to make of so many rows: a rest of a few is faster without.
+pub(crate) fn blocks_of(rows: usize) -> usize {
+    (rows + BLOCK / 2) / BLOCK
+}
+
+/// Puts `groups`, `(rows, depth)`, together in `blocks`. Where rows are missing, all is 0.
+pub(crate) fn gather(team: &Team, groups: &[Group], depth: usize, blocks: &mut [RowBlock]) {
+    let none: &mut [f32] = &mut [];
+    let count = blocks.len() / depth.max(1);
+    by_rows(team, count, 1, (blocks, depth), (none, 0), &|range, blocks, _| {
+        let groups = &groups[range.start * BLOCK * depth..];
+        for (at, block) in blocks.iter_mut().enumerate() {
+            *block = RowBlock::default();
+            for (r, group) in groups.iter().skip(at).step_by(depth).take(BLOCK).enumerate() {
+                block.codes[r] = group.codes;
+                block.scale[r] = group.scale;
+                block.sum[r] = group.sum;
+                block.first_sum[r] = group.first_sum;
+                block.scaled_sum[r] = group.scaled_sum;
+            }
+        }
+    });
 }
 
 /// Quantises rows of `columns` numbers to `groups`.

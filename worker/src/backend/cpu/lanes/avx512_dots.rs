@@ -9,7 +9,8 @@ use std::arch::x86_64::{
     _mm512_dpbusd_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_pd, _mm512_loadu_ps,
     _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32,
     _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_si512, _mm512_sll_epi16, _mm512_slli_epi32,
-    _mm512_srl_epi16, _mm512_srli_epi16, _mm512_storeu_pd, _mm512_storeu_ps, _mm512_sub_pd,
+    _mm512_srl_epi16, _mm512_srli_epi16, _mm512_storeu_pd, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_pd, _mm512_xor_si512,
 };
 
 use half::{bf16, f16};
@@ -98,6 +99,21 @@ impl Dots for Avx512 {
     #[inline(always)]
     fn load_bytes(self, x: &[u8; BYTES], _part: usize) -> __m512i {
         with_avx512!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, x: __m512i, to: &mut [u8; BYTES], _part: usize) {
+        with_avx512!(_mm512_storeu_si512(to.as_mut_ptr().cast(), x));
+    }
+
+    #[inline(always)]
+    fn load_i32(self, x: &[i32; LANES], _part: usize) -> __m512i {
+        with_avx512!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn centre(self, x: __m512i) -> __m512i {
+        with_avx512!(_mm512_xor_si512(x, _mm512_set1_epi8(-128)))
     }
 
     #[inline(always)]
