@@ -119,15 +119,16 @@ const HTTP: Group = Group {
         ),
     ],
 };
+const STEP_TOKENS: Flag = flag(
+    "max-num-batched-tokens",
+    "TOKENS",
+    "Most tokens in a step; long prompts are cut into such chunks [default: 512]",
+);
 const SCHEDULING: Group = Group {
     title: "Scheduling",
     flags: &[
         flag("max-num-seqs", "SEQUENCES", "Most sequences in a step [default: 256]"),
-        flag(
-            "max-num-batched-tokens",
-            "TOKENS",
-            "Most tokens in a step; long prompts are cut into such chunks [default: 512]",
-        ),
+        STEP_TOKENS,
         flag(
             "max-generation-tokens",
             "TOKENS",
@@ -135,10 +136,11 @@ const SCHEDULING: Group = Group {
         ),
     ],
 };
+const BLOCK_SIZE: Flag = flag("block-size", "TOKENS", "Tokens that a KV block holds [default: 16]");
 const MEMORY: Group = Group {
     title: "Memory",
     flags: &[
-        flag("block-size", "TOKENS", "Tokens that a KV block holds [default: 16]"),
+        BLOCK_SIZE,
         flag(
             "kv-blocks",
             "BLOCKS",
@@ -154,6 +156,30 @@ const MEMORY: Group = Group {
             "BYTES",
             "Host memory for KV blocks of each rank, as 1073741824 or 1GiB [default: 0]",
         ),
+    ],
+};
+const MEASURED_MODEL: Group = Group {
+    title: "Model",
+    flags: &[flag(
+        "model",
+        "MODEL",
+        "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors [default: smollm2-135m-instruct]",
+    )],
+};
+const MEASURED: Group = Group {
+    title: "What is measured",
+    flags: &[
+        flag("prompt", "TOKENS", "Prompt tokens of each sequence; 0: none [default: 512]"),
+        flag("generate", "TOKENS", "Tokens that each sequence generates; 0: none [default: 128]"),
+        flag("batch", "SEQUENCES", "Sequences that run at once [default: 1]"),
+        flag("runs", "RUNS", "How often it is repeated; medians are shown [default: 5]"),
+        flag(
+            "json",
+            "FILE",
+            "Where the figures go as JSON as well; - is standard output, and the table then goes to standard error [default: nowhere]",
+        ),
+        STEP_TOKENS,
+        BLOCK_SIZE,
     ],
 };
 const DEVICE: Group = Group {
@@ -259,6 +285,17 @@ pub(crate) const PARTS: &[Part] = &[
             required: true,
         }),
         groups: &[MODEL, WORLD, DEVICE, SCHEDULING, MEMORY, SOURCES, PROCESS],
+    },
+    Part {
+        name: "bench",
+        about: "Measure how fast this machine runs a model",
+        argument: Some(Argument {
+            name: "what",
+            value: "WHAT",
+            help: "What is measured: engine, a rank in this process, without HTTP and scheduler",
+            required: true,
+        }),
+        groups: &[MEASURED_MODEL, MEASURED, DEVICE, SOURCES, PROCESS],
     },
 ];
 

@@ -3,6 +3,7 @@
 //! One error is one line on standard error. The exit code is 2 for what was typed or configured
 //! wrongly, and 1 for everything else.
 
+mod bench;
 mod cli;
 mod config;
 mod coordinator;
@@ -68,6 +69,10 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<()> {
         "generate" => {
             let config = config::generate(&mut given, &environment)?;
             in_runtime(&log, generate::run(config))
+        }
+        "bench" => {
+            let config = config::bench(&given, &environment)?;
+            in_runtime(&log, bench::run(config))
         }
         _ => {
             let config = config::pull(&given, &environment)?;

@@ -16,6 +16,12 @@ pub(crate) fn complain(text: &str) {
     writeln!(io::stderr(), "arcmesh: {line}").ok();
 }
 
+/// Says what somebody may read beside a result that a program reads, on standard error.
+pub(crate) fn remark(text: &str) {
+    // Nothing depends on it.
+    writeln!(io::stderr(), "{text}").ok();
+}
+
 /// Writes a piece of a result as it comes; a character may be spread over pieces.
 pub(crate) fn write(piece: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

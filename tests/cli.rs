@@ -10,7 +10,10 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// Every flag of every command; scripts use these names.
+/// Flags that every command has.
+const EVERYWHERE: &[&str] = &["config", "log-format", "log-level", "cache", "pypi-index"];
+
+/// Every other flag of every command; scripts use these names.
 const FLAGS: &[(&str, &[&str])] = &[
     (
         "serve",
@@ -32,11 +35,6 @@ const FLAGS: &[(&str, &[&str])] = &[
             "max-generation-tokens",
             "api-key",
             "queue-max",
-            "config",
-            "log-format",
-            "log-level",
-            "cache",
-            "pypi-index",
         ],
     ),
     (
@@ -57,29 +55,10 @@ const FLAGS: &[(&str, &[&str])] = &[
             "max-generation-tokens",
             "api-key",
             "queue-max",
-            "config",
-            "log-format",
-            "log-level",
-            "cache",
-            "pypi-index",
         ],
     ),
-    (
-        "worker",
-        &[
-            "model",
-            "listen",
-            "metrics",
-            "backend",
-            "threads",
-            "config",
-            "log-format",
-            "log-level",
-            "cache",
-            "pypi-index",
-        ],
-    ),
-    ("pull", &["config", "log-format", "log-level", "cache", "pypi-index"]),
+    ("worker", &["model", "listen", "metrics", "backend", "threads"]),
+    ("pull", &[]),
     (
         "generate",
         &[
@@ -95,11 +74,21 @@ const FLAGS: &[(&str, &[&str])] = &[
             "kv-cache-memory",
             "swap-space",
             "max-generation-tokens",
-            "config",
-            "log-format",
-            "log-level",
-            "cache",
-            "pypi-index",
+        ],
+    ),
+    (
+        "bench",
+        &[
+            "model",
+            "threads",
+            "backend",
+            "prompt",
+            "generate",
+            "batch",
+            "runs",
+            "json",
+            "max-num-batched-tokens",
+            "block-size",
         ],
     ),
 ];
@@ -132,6 +121,10 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("worker", "listen", "7001"),
     ("worker", "metrics", "a:b"),
     ("coordinator", "worker", "a:0"),
+    ("bench engine", "prompt", "-1"),
+    ("bench engine", "generate", "x"),
+    ("bench engine", "batch", "0"),
+    ("bench engine", "runs", "0"),
 ];
 
 /// The command, in a home of its own and without settings from outside.
@@ -177,7 +170,8 @@ fn help_mentions_every_flag_with_its_variable() {
         let output = arcmesh(home.path(), &[command, "--help"]).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty());
         let help = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-        for flag in *flags {
+        let flags = [flags, EVERYWHERE].concat();
+        for flag in &flags {
             assert!(help.contains(&format!("--{flag} <")), "{command} --{flag}:\n{help}");
             assert!(help.contains(&format!("[env: {}]", variable(flag))), "{command} --{flag}");
         }
@@ -210,18 +204,20 @@ fn a_wrong_value_is_one_line_that_names_where_it_was_given() {
     let file = home.path().join("settings.toml");
     let file = file.to_str().unwrap();
     for (command, flag, value) in WRONG {
-        let output =
-            arcmesh(home.path(), &[command, &format!("--{flag}"), value]).output().unwrap();
+        let command: Vec<&str> = command.split(' ').collect();
+        let typed = format!("--{flag}");
+        let words = [&command[..], &[&typed, value]].concat();
+        let output = arcmesh(home.path(), &words).output().unwrap();
         let line = complaint(&output, 2);
         assert!(line.starts_with(&format!("--{flag}: ")), "{line}");
 
-        let mut by_variable = arcmesh(home.path(), &[command]);
+        let mut by_variable = arcmesh(home.path(), &command);
         let line = complaint(&by_variable.env(variable(flag), value).output().unwrap(), 2);
         assert!(line.starts_with(&format!("{}: ", variable(flag))), "{line}");
 
         fs::write(file, format!("{flag} = \"{value}\"\n")).unwrap();
-        let output = arcmesh(home.path(), &[command, "--config", file]).output().unwrap();
-        let line = complaint(&output, 2);
+        let words = [&command[..], &["--config", file]].concat();
+        let line = complaint(&arcmesh(home.path(), &words).output().unwrap(), 2);
         assert!(line.starts_with(&format!("{flag} in {file}: ")), "{line}");
     }
 }

@@ -255,7 +255,7 @@ fn level(name: &str) -> String {
     OURS.iter().fold(others.to_owned(), |filter, ours| format!("{filter},{ours}={name}"))
 }
 
-fn model(given: &Given, environment: &Environment) -> Result<ModelConfig, UsageError> {
+pub(super) fn model(given: &Given, environment: &Environment) -> Result<ModelConfig, UsageError> {
     let reference = given.one("model", values::model)?.unwrap_or_default();
     Ok(ModelConfig { reference, sources: sources(given, environment)? })
 }
@@ -327,7 +327,7 @@ fn world(given: &Given) -> Result<usize, UsageError> {
     Ok(usize::try_from(world).unwrap_or(1))
 }
 
-fn device(given: &Given, world: usize) -> Result<DeviceConfig, UsageError> {
+pub(super) fn device(given: &Given, world: usize) -> Result<DeviceConfig, UsageError> {
     let backend = given.one("backend", values::backend)?.unwrap_or(Backend::Cpu);
     let threads = given.one("threads", values::number(1, THREADS_MAX))?;
     let threads = threads.and_then(|threads| usize::try_from(threads).ok()).unwrap_or_else(|| {

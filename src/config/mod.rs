@@ -1,10 +1,12 @@
 //! The configuration, in two steps: what was [given] in three layers, and what is [meant] by it,
 //! checked before any port is bound. Nothing else reads the environment.
 
+mod bench;
 mod given;
 mod meant;
 mod values;
 
+pub(crate) use bench::{BenchConfig, BenchLoad, JsonOutput, bench};
 pub(crate) use given::{Environment, Given, UsageError};
 pub(crate) use meant::{
     CoordinatorConfig, DeviceConfig, EngineConfig, GenerateConfig, HttpConfig, KvCacheSize,

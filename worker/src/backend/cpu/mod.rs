@@ -11,6 +11,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attend;
+mod bandwidth;
 mod blocks;
 mod cache;
 mod codes;
@@ -36,6 +37,7 @@ mod weight;
 
 use checkpoint::Activation;
 
+pub use self::bandwidth::read_bandwidth;
 pub use self::cache::Cache;
 pub use self::path::Path;
 pub use self::rope::Rope;
