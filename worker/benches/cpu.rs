@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use checkpoint::{Activation, BlockKind, Matrix};
 use worker::backend::cpu::{CpuBackend, Path, Tensor, Weight};
-use worker::backend::{AttentionShape, Backend, CacheShape, MatrixPart};
+use worker::backend::{AttentionShape, Backend, CacheShape, MatrixPart, SEGMENT_COLUMNS};
 use worker::batch::{Batch, BatchSlice};
 
 const HIDDEN: usize = 576;
@@ -156,7 +156,8 @@ fn linears(backend: &mut CpuBackend) {
     for (name, columns) in [("o", HIDDEN), ("down", INTERMEDIATE)] {
         let make = |backend: &mut CpuBackend, bytes: &[u8]| {
             let matrix = Matrix::new(HIDDEN, columns, BlockKind::Q4_1, bytes);
-            backend.segmented(&part(matrix), 64).unwrap()
+            let segment = if columns == INTERMEDIATE { SEGMENT_COLUMNS } else { 64 };
+            backend.segmented(&part(matrix), segment).unwrap()
         };
         let mut out = std::cell::RefCell::new(Vec::new());
         let partial = |backend: &mut CpuBackend, x: &Tensor, weight: &Weight| {

@@ -23,8 +23,9 @@ use crate::batch::Batch;
 pub const SUM_GRID: f64 = 1.0 / 16_777_216.0;
 
 /// Columns of a row-parallel matrix that are added up in f32 before rounding to [`SUM_GRID`], where
-/// no head size says otherwise. A rank's share of the columns is whole segments.
-pub const SEGMENT_COLUMNS: usize = 64;
+/// no head size says otherwise. A rank's share of the columns is whole segments: few enough columns
+/// that small models can be shared by eight ranks, many enough that rounding does not weigh.
+pub const SEGMENT_COLUMNS: usize = 192;
 
 /// What a device could not do.
 #[derive(Debug, thiserror::Error)]

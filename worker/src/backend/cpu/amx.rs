@@ -19,16 +19,14 @@ use std::sync::OnceLock;
 
 use bytemuck::Zeroable;
 
-use crate::backend::cpu::lanes::{Avx512, BYTES, Dots, LANES};
-use crate::backend::cpu::linear::{Job, Output, finish, pair_mut};
+use crate::backend::cpu::lanes::{Avx512, BYTES, Dots, LANES, Lanes};
+use crate::backend::cpu::linear::{Job, Output, finish_sums, finish_totals};
 use crate::backend::cpu::path::Product;
 use crate::backend::cpu::strip::{STEPS, Strip};
 use crate::backend::cpu::tensor::{BLOCK, GROUP, RowBlock, blocks_of};
 
-/// Sums that are computed before they are needed, so that nobody waits for the multiplier.
-const AHEAD: usize = 2;
 /// Rooms for sums: those to come and those in use.
-const ROOMS: usize = 4;
+const ROOMS: usize = 2;
 /// Asks Linux for a part of the register file: `arch_prctl(2)`.
 const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
 /// The part that tile registers are.
@@ -101,7 +99,14 @@ struct Scratch {
     /// Codes of a tile; gated: of two.
     codes: Vec<Unpacked>,
     rooms: [Sums; ROOMS],
+    /// Sums of a block; gated: of gate and of up.
+    sums: [Flat; 2],
+    /// Totals over segments.
+    totals: [[f64; LANES]; BLOCK],
 }
+
+/// Sums of 16 rows of x and 16 rows of a tile, scaled.
+type Flat = [[f32; LANES]; BLOCK];
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -137,7 +142,7 @@ struct Blocks<'a, S: Strip> {
 
 impl<S: Integers> Product for Blocks<'_, S> {
     #[inline(always)]
-    fn run<L: crate::backend::cpu::lanes::Lanes, D: Dots>(self, l: L, d: D) {
+    fn run<L: Lanes, D: Dots>(self, l: L, d: D) {
         let Self { amx, job, blocks, tiles, scratch } = self;
         let registers = Tiles::configure(amx, GROUP / S::PARTS);
         for tile in tiles {
@@ -147,17 +152,21 @@ impl<S: Integers> Product for Blocks<'_, S> {
             }
             for block in blocks.clone() {
                 let filled = BLOCK.min(job.rows - block * BLOCK);
-                let mut kept = [[0.0; LANES]; BLOCK];
                 for turn in 0..job.tiles {
                     let place = (block, tile, turn);
                     if filled > BLOCK / 2 {
-                        sums::<D, S, BLOCK>(d, &registers, job, place, scratch, &mut kept);
+                        sums::<D, S, BLOCK>(d, &registers, job, place, scratch);
                     } else {
-                        sums::<D, S, { BLOCK / 2 }>(d, &registers, job, place, scratch, &mut kept);
+                        sums::<D, S, { BLOCK / 2 }>(d, &registers, job, place, scratch);
                     }
                 }
-                for (r, kept) in kept.iter().enumerate().take(filled) {
-                    finish(l, job, (block * BLOCK + r, tile), kept);
+                for r in 0..filled {
+                    let place = (block * BLOCK + r, tile);
+                    if let Output::Grid(_) = job.output {
+                        finish_totals(job, place, &scratch.totals[r]);
+                    } else {
+                        finish_sums(l, job, place, scratch.sums.each_ref().map(|sums| &sums[r]));
+                    }
                 }
             }
         }
@@ -172,40 +181,51 @@ fn sums<D: Dots, S: Integers, const R: usize>(
     job: &Job<'_, S>,
     (block, tile, turn): (usize, usize, usize),
     scratch: &mut Scratch,
-    kept: &mut [[f64; LANES]; BLOCK],
 ) {
     let depth = job.depth;
     let x = &job.blocks[block * depth..][..depth];
     let strips = &job.strips[(tile * job.tiles + turn) * depth..][..depth];
     let codes = &scratch.codes[turn * depth..][..depth];
     let rooms = &mut scratch.rooms;
-    let multiply = |at: usize, rooms: &mut [Sums; ROOMS]| {
+    let multiply = |at: usize| {
         let (group, part) = (at / S::PARTS, at % S::PARTS);
-        registers.multiply(at, &x[group], &codes[group], part, &mut rooms[at % ROOMS]);
+        registers.multiply(at, &x[group], &codes[group], part);
     };
+    // Two products are under way and one rests in its room, so that nobody waits for the multiplier.
     let all = depth * S::PARTS;
-    for at in 0..AHEAD.min(all) {
-        multiply(at, rooms);
+    multiply(0);
+    registers.store(0, &mut rooms[0]);
+    if all > 1 {
+        multiply(1);
     }
     let mut sums = [d.splat(0.0); R];
     let mut left = job.segment;
     for (group, (strip, x)) in strips.iter().zip(x).enumerate() {
         for part in 0..S::PARTS {
             let at = group * S::PARTS + part;
-            if at + AHEAD < all {
-                multiply(at + AHEAD, rooms);
+            if at + 1 < all {
+                registers.store(at + 1, &mut rooms[(at + 1) % ROOMS]);
+            }
+            if at + 2 < all {
+                multiply(at + 2);
             }
             strip.add_exact::<D, R>(d, part, (&rooms[at % ROOMS], x), &mut sums);
         }
         left -= 1;
         if left == 0 || group + 1 == depth {
-            for (sum, kept) in sums.iter_mut().zip(&mut *kept) {
-                if let Output::Grid(_) = job.output {
-                    d.add_on_grid(*sum, kept, 0);
-                } else {
-                    d.store(*sum, &mut pair_mut(kept)[turn], 0);
+            // Stored one by one: sums that are looped over would live in memory all the time.
+            let flat = &mut scratch.sums[turn];
+            for r in 0..R {
+                d.store(sums[r], &mut flat[r], 0);
+                sums[r] = d.splat(0.0);
+            }
+            if let Output::Grid(_) = job.output {
+                for (flat, totals) in flat.iter().zip(&mut scratch.totals).take(R) {
+                    if group < job.segment {
+                        *totals = [0.0; LANES];
+                    }
+                    d.add_on_grid(d.load(flat, 0), totals, 0);
                 }
-                *sum = d.splat(0.0);
             }
             left = job.segment;
         }
@@ -256,29 +276,27 @@ impl Tiles {
         Self { width }
     }
 
-    /// Exact dot products of a part of the columns of 16 rows of x and of a strip. Even and odd `turn`s
-    /// use different registers.
+    /// Begins exact dot products of a part of the columns of 16 rows of x and of a strip. Even and odd
+    /// `turn`s use different registers.
     #[inline(always)]
-    fn multiply(&self, turn: usize, x: &RowBlock, codes: &Unpacked, part: usize, to: &mut Sums) {
+    fn multiply(&self, turn: usize, x: &RowBlock, codes: &Unpacked, part: usize) {
         let x = x.codes.as_ptr().cast::<u8>().wrapping_add(part * self.width);
         let codes = codes.0.as_ptr().cast::<u8>().wrapping_add(part * self.width / 4 * BYTES);
         macro_rules! multiply {
             ($sums:literal, $x:literal, $codes:literal) => {
                 // SAFETY: reads `width` of the `GROUP` codes of each of 16 rows and as many of each row
-                // of the strip, as registers are configured; writes 16 × 16 sums.
+                // of the strip, as registers are configured.
                 unsafe {
                     asm!(
                         concat!("tileloadd ", $x, ", [{x} + {group}*1]"),
                         concat!("tileloadd ", $codes, ", [{codes} + {bytes}*1]"),
                         concat!("tilezero ", $sums),
                         concat!("tdpbssd ", $sums, ", ", $x, ", ", $codes),
-                        concat!("tilestored [{to} + {bytes}*1], ", $sums),
                         x = in(reg) x,
                         group = in(reg) GROUP,
                         codes = in(reg) codes,
                         bytes = in(reg) BYTES,
-                        to = in(reg) to.0.as_mut_ptr(),
-                        options(nostack, preserves_flags)
+                        options(readonly, nostack, preserves_flags)
                     );
                 }
             };
@@ -287,6 +305,29 @@ impl Tiles {
             multiply!("tmm0", "tmm2", "tmm4");
         } else {
             multiply!("tmm1", "tmm3", "tmm5");
+        }
+    }
+
+    /// Waits for the products begun in `turn`.
+    #[inline(always)]
+    fn store(&self, turn: usize, to: &mut Sums) {
+        macro_rules! store {
+            ($sums:literal) => {
+                // SAFETY: writes 16 × 16 sums, as registers are configured.
+                unsafe {
+                    asm!(
+                        concat!("tilestored [{to} + {bytes}*1], ", $sums),
+                        to = in(reg) to.0.as_mut_ptr(),
+                        bytes = in(reg) BYTES,
+                        options(nostack, preserves_flags)
+                    );
+                }
+            };
+        }
+        if turn.is_multiple_of(2) {
+            store!("tmm0");
+        } else {
+            store!("tmm1");
         }
     }
 }

@@ -235,13 +235,18 @@ fn block<L: Lanes, D: Dots, S: Strip, const R: usize, const P: usize>(
         }
     }
     for (r, kept) in kept.iter().enumerate() {
-        finish(l, job, (row + r, tile), kept);
+        if let Output::Grid(_) = job.output {
+            finish_totals(job, (row + r, tile), kept);
+        } else {
+            let [sums, others]: &[[f32; LANES]; 2] = bytemuck::cast_ref(kept);
+            finish_sums(l, job, (row + r, tile), [sums, others]);
+        }
     }
 }
 
 /// The room of 16 totals as that of two times 16 sums.
 #[inline(always)]
-pub(crate) fn pair_mut(kept: &mut [f64; LANES]) -> &mut [[f32; LANES]; 2] {
+fn pair_mut(kept: &mut [f64; LANES]) -> &mut [[f32; LANES]; 2] {
     bytemuck::cast_mut(kept)
 }
 
@@ -269,15 +274,14 @@ fn sum<D: Dots, S: Strip, const R: usize, const P: usize>(
     sums
 }
 
-/// What becomes of the sums of a row and tile.
+/// What becomes of the sums of a row and tile; gated: of gate and of up.
 #[inline(always)]
-pub(crate) fn finish<L: Lanes, S: Strip>(
+pub(crate) fn finish_sums<L: Lanes, S: Strip>(
     l: L,
     job: &Job<'_, S>,
     (row, tile): (usize, usize),
-    kept: &[f64; LANES],
+    [sums, others]: [&[f32; LANES]; 2],
 ) {
-    let [sums, others]: &[[f32; LANES]; 2] = bytemuck::cast_ref(kept);
     match job.output {
         Output::Plain(out) => match &job.section.bias {
             Some(bias) => {
@@ -290,7 +294,19 @@ pub(crate) fn finish<L: Lanes, S: Strip>(
             let gate = activate(l, *activation, l.load(sums));
             write(job, out, row, tile, &lanes(l, l.mul(gate, l.load(others))));
         }
-        Output::Grid(out) => write(job, out, row, tile, kept),
+        Output::Grid(_) => unreachable!("a grid has totals"),
+    }
+}
+
+/// What becomes of the totals of a row and tile.
+#[inline(always)]
+pub(crate) fn finish_totals<S: Strip>(
+    job: &Job<'_, S>,
+    (row, tile): (usize, usize),
+    totals: &[f64; LANES],
+) {
+    if let Output::Grid(out) = job.output {
+        write(job, out, row, tile, totals);
     }
 }
 
