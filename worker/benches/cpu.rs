@@ -1,11 +1,12 @@
 //! The `cpu` backend, one operation at a time, in the shapes of SmolLM2-135M.
 //!
 //! What bounds it: with one row, the weights' bytes over the read bandwidth, which is measured first
-//! (a loop over 256 MB of ordinary memory). With many rows, multiplications of bytes: a 256-bit unit
-//! multiplies 32 pairs at a time, 8 of these and one to widen make 256 multiply-adds of 4-bit weights,
-//! and a core with two such units (Zen 3, Skylake and later) does these 9 in 4.5 cycles at best: 57
-//! multiply-adds a cycle, 190 thousand million a second at 3.35 GHz. That is the multipliers alone; what
-//! else needs their ports leaves about 165. 8-bit weights take twice the multiplications.
+//! (over 96 MiB in huge pages: as much as such a model's weights, and as they lie). With many rows,
+//! multiplications of bytes: a 256-bit unit multiplies 32 pairs at a time, 8 of these and one to widen
+//! make 256 multiply-adds of 4-bit weights, and a core with two such units (Zen 3, Skylake and later)
+//! does these 9 in 4.5 cycles at best: 57 multiply-adds a cycle, 190 thousand million a second at
+//! 3.35 GHz. That is the multipliers alone; what else needs their ports leaves about 165. 8-bit weights
+//! take twice the multiplications.
 //!
 //! `cargo bench -p worker --bench cpu -- [threads …] [path …] [operation …]`; a path is named as in
 //! [`worker::backend::cpu::Path`], in lower case.
@@ -16,7 +17,7 @@
 use std::time::Instant;
 
 use checkpoint::{Activation, BlockKind, Matrix};
-use worker::backend::cpu::{CpuBackend, Path, Tensor, Weight};
+use worker::backend::cpu::{CpuBackend, Path, Tensor, Weight, read_bandwidth};
 use worker::backend::{AttentionShape, Backend, CacheShape, MatrixPart, SEGMENT_COLUMNS};
 use worker::batch::{Batch, BatchSlice};
 
@@ -24,6 +25,8 @@ const HIDDEN: usize = 576;
 const INTERMEDIATE: usize = 1536;
 const LAYERS: usize = 30;
 const RUNS: usize = 15;
+/// What the bandwidth is measured over: as much as the weights of such a model.
+const READ_BYTES: usize = 96 << 20;
 
 fn main() {
     let threads: Vec<usize> = std::env::args().filter_map(|it| it.parse().ok()).collect();
@@ -32,7 +35,8 @@ fn main() {
         for path in paths() {
             let mut backend = CpuBackend::with_path(threads, path).unwrap();
             println!("\n{threads} threads, {path:?}, on {}", backend.capabilities().device);
-            println!("read bandwidth {:.1} GB/s", read_bandwidth(threads));
+            let bandwidth = read_bandwidth(threads, READ_BYTES).unwrap();
+            println!("read bandwidth {:.1} GB/s", bandwidth / 1e9);
             linears(&mut backend);
             attention(&mut backend);
         }
@@ -62,19 +66,6 @@ fn seconds(mut run: impl FnMut()) -> f64 {
         start.elapsed().as_secs_f64()
     });
     times.fold(f64::INFINITY, f64::min)
-}
-
-fn read_bandwidth(threads: usize) -> f64 {
-    let words = vec![1u64; 32 << 20];
-    let part = words.len() / threads;
-    let seconds = seconds(|| {
-        std::thread::scope(|scope| {
-            for words in words.chunks(part) {
-                scope.spawn(|| std::hint::black_box(words.iter().fold(0u64, |a, b| a ^ b)));
-            }
-        });
-    });
-    (8 * words.len()) as f64 / seconds / 1e9
 }
 
 /// Valid blocks; what the numbers are is all the same.
