@@ -29,8 +29,8 @@ impl Codes {
         code.mul_add(self.scales[column / (GROUP / 2)], self.minimum)
     }
 
-    fn new(scale: f32, minimum: f32, code: impl Fn(usize) -> u8) -> Self {
-        Self { codes: std::array::from_fn(code), scales: [scale; 2], minimum }
+    fn new(scale: f32, minimum: f32, codes: [u8; GROUP]) -> Self {
+        Self { codes, scales: [scale; 2], minimum }
     }
 }
 
@@ -52,15 +52,19 @@ pub(crate) fn group(kind: BlockKind, row: &[u8], group: usize) -> Codes {
     let block = &row[start..start + kind.block_bytes()];
     let within = group % groups_a_block;
     match kind {
-        BlockKind::Q4_0 => Codes::new(half(block, 0), 0.0, |i| nibble(&block[2..], i)),
-        BlockKind::Q4_1 => Codes::new(half(block, 0), half(block, 2), |i| nibble(&block[4..], i)),
+        BlockKind::Q4_0 => Codes::new(half(block, 0), 0.0, nibbles(bytes(block, 2))),
+        BlockKind::Q4_1 => Codes::new(half(block, 0), half(block, 2), nibbles(bytes(block, 4))),
         BlockKind::Q5_0 => {
-            Codes::new(half(block, 0), 0.0, |i| nibble(&block[6..], i) | fifth(&block[2..], i))
+            let codes = nibbles_and_fifths(bytes(block, 6), bytes(block, 2));
+            Codes::new(half(block, 0), 0.0, codes)
         }
-        BlockKind::Q5_1 => Codes::new(half(block, 0), half(block, 2), |i| {
-            nibble(&block[8..], i) | fifth(&block[4..], i)
-        }),
-        BlockKind::Q8_0 => Codes::new(half(block, 0), 0.0, |i| block[2 + i] ^ 0x80),
+        BlockKind::Q5_1 => {
+            let codes = nibbles_and_fifths(bytes(block, 8), bytes(block, 4));
+            Codes::new(half(block, 0), half(block, 2), codes)
+        }
+        BlockKind::Q8_0 => {
+            Codes::new(half(block, 0), 0.0, bytes::<GROUP>(block, 2).map(|code| code ^ 0x80))
+        }
         BlockKind::Q4K => q4k(block, within),
         BlockKind::Q5K => q5k(block, within),
         BlockKind::Q6K => q6k(block, within),
@@ -74,14 +78,28 @@ fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// Column `i` of 32: the low halves of 16 bytes, then the high ones.
-fn nibble(bytes: &[u8], i: usize) -> u8 {
-    (bytes[i % 16] >> (i / 16 * 4)) & 15
+/// `N` bytes of a block. A known length is what lets the compiler do many at once.
+#[inline(always)]
+fn bytes<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
+    block[at..].first_chunk().expect("a block has all its bytes")
 }
 
-/// The fifth bit of column `i` of 32, in its place.
-fn fifth(bits: &[u8], i: usize) -> u8 {
-    ((bits[i / 8] >> (i % 8)) & 1) << 4
+/// 32 columns: the low halves of 16 bytes, then the high ones.
+#[inline(always)]
+fn nibbles(bytes: &[u8; GROUP / 2]) -> [u8; GROUP] {
+    let mut codes = [0; GROUP];
+    let (low, high) = codes.split_at_mut(GROUP / 2);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        (*low, *high) = (byte & 15, byte >> 4);
+    }
+    codes
+}
+
+/// As [`nibbles`], each with its fifth bit from `bits`, lowest bit first.
+#[inline(always)]
+fn nibbles_and_fifths(bytes: &[u8; GROUP / 2], bits: &[u8; GROUP / 8]) -> [u8; GROUP] {
+    let low = nibbles(bytes);
+    std::array::from_fn(|i| low[i] | u8::from(bits[i / 8] & (1 << (i % 8)) != 0) << 4)
 }
 
 /// Scale and minimum of group `j` of a K-block: 6 bits each, packed in 12 bytes.
@@ -101,28 +119,82 @@ fn scale_and_minimum(block: &[u8], j: usize) -> (f32, f32) {
 /// Groups 2c and 2c + 1 are the low and the high halves of the same 32 bytes.
 fn q4k(block: &[u8], j: usize) -> Codes {
     let (scale, minimum) = scale_and_minimum(block, j);
-    let bytes = &block[16 + j / 2 * 32..];
-    Codes::new(scale, minimum, |i| (bytes[i] >> (j % 2 * 4)) & 15)
+    let shift = j % 2 * 4;
+    let codes = bytes::<GROUP>(block, 16 + j / 2 * 32).map(|byte| (byte >> shift) & 15);
+    Codes::new(scale, minimum, codes)
 }
 
 fn q5k(block: &[u8], j: usize) -> Codes {
     let (scale, minimum) = scale_and_minimum(block, j);
-    let (high, bytes) = (&block[16..48], &block[48 + j / 2 * 32..]);
-    Codes::new(scale, minimum, |i| ((bytes[i] >> (j % 2 * 4)) & 15) | (((high[i] >> j) & 1) << 4))
+    let (low, high) = (bytes::<GROUP>(block, 48 + j / 2 * 32), bytes::<GROUP>(block, 16));
+    let shift = j % 2 * 4;
+    let code = |i| ((low[i] >> shift) & 15) | (((high[i] >> j) & 1) << 4);
+    Codes::new(scale, minimum, std::array::from_fn(code))
 }
 
 /// Two times 128 columns; of these, groups 0 and 1 are low halves and 2 and 3 high halves of 64 bytes.
 fn q6k(block: &[u8], j: usize) -> Codes {
     let (part, j) = (j / 4, j % 4);
-    let low = &block[part * 64 + j % 2 * 32..];
-    let high = &block[128 + part * 32..];
+    let low = bytes::<GROUP>(block, part * 64 + j % 2 * 32);
+    let high = bytes::<GROUP>(block, 128 + part * 32);
     let scales = &block[192 + part * 8 + j * 2..];
     let scale = half(block, 208);
+    let (low_shift, high_shift) = (j / 2 * 4, j * 2);
+    let code = |i| ((low[i] >> low_shift) & 15) | (((high[i] >> high_shift) & 3) << 4);
     Codes {
-        codes: std::array::from_fn(|i| {
-            ((low[i] >> (j / 2 * 4)) & 15) | (((high[i] >> (j * 2)) & 3) << 4)
-        }),
+        codes: std::array::from_fn(code),
         scales: [0, 1].map(|i| scale * f32::from(scales[i].cast_signed())),
         minimum: 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint::Matrix;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const QUANTISED: [BlockKind; 8] = [
+        BlockKind::Q4_0,
+        BlockKind::Q4_1,
+        BlockKind::Q5_0,
+        BlockKind::Q5_1,
+        BlockKind::Q8_0,
+        BlockKind::Q4K,
+        BlockKind::Q5K,
+        BlockKind::Q6K,
+    ];
+
+    proptest! {
+        #[test]
+        fn codes_scales_and_minima_make_the_numbers_that_the_file_means(
+            noise in prop::collection::vec(any::<u8>(), 256),
+        ) {
+            for kind in QUANTISED {
+                let mut block = noise[..kind.block_bytes()].to_vec();
+                // Scales and minima that are numbers.
+                for at in match kind {
+                    BlockKind::Q6K => vec![209],
+                    _ => vec![1, 3],
+                } {
+                    block[at] &= 0x3b;
+                }
+                let columns = kind.block_numbers();
+                let mut expected = vec![0.0; columns];
+                Matrix::new(1, columns, kind, &block).dequantize_row(0, &mut expected);
+                for (at, &expected) in expected.iter().enumerate() {
+                    let codes = group(kind, &block, at / GROUP);
+                    let number = codes.number(zero(kind), at % GROUP);
+                    // One rounding instead of two, after terms of at most this size.
+                    let half = at % GROUP / (GROUP / 2);
+                    let terms = (codes.scales[half] * 255.0).abs() + codes.minimum.abs();
+                    prop_assert!(
+                        (number - expected).abs() <= terms * f32::EPSILON,
+                        "{kind:?}, column {at}: {number} for {expected}"
+                    );
+                }
+            }
+        }
     }
 }

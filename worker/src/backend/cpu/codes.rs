@@ -2,7 +2,8 @@
 
 use bytemuck::Zeroable;
 
-use crate::backend::cpu::lanes::{BYTES, Dots};
+use crate::backend::cpu::blocks::Codes;
+use crate::backend::cpu::lanes::{BYTES, Dots, LANES};
 use crate::backend::cpu::strip::{CodeBits, STEP, STEPS};
 
 /// 4 bits: a vector of bytes holds two steps, the even one in the low halves.
@@ -32,17 +33,34 @@ pub(crate) struct Six {
 #[repr(transparent)]
 pub(crate) struct Eight([[u8; BYTES]; STEPS]);
 
-/// Step of a column, and its byte within the step's vector.
-fn place(row: usize, column: usize) -> (usize, usize) {
-    (column / STEP, STEP * row + column % STEP)
+/// The same bits of each of a lane's four bytes, which are handled as one number.
+const fn each(bits: u8) -> u32 {
+    u32::from_le_bytes([bits; STEP])
+}
+
+/// A lane's bytes of every step.
+fn steps(row: &Codes) -> [u32; STEPS] {
+    let (steps, _) = row.codes.as_chunks::<STEP>();
+    std::array::from_fn(|step| u32::from_le_bytes(steps[step]))
+}
+
+/// Makes a vector of bytes of 16 rows: lane by lane, from the lane's bytes of every step.
+#[inline(always)]
+fn put_lanes(bytes: &mut [u8; BYTES], rows: &[Codes; LANES], lane: impl Fn([u32; STEPS]) -> u32) {
+    for (to, row) in bytes.as_chunks_mut::<STEP>().0.iter_mut().zip(rows) {
+        *to = lane(steps(row)).to_le_bytes();
+    }
 }
 
 impl CodeBits for Four {
     const RUN: usize = 8; // 32767 / (254 × 15)
 
-    fn put(&mut self, row: usize, column: usize, code: u8) {
-        let (step, byte) = place(row, column);
-        self.0[step / 2][byte] |= (code & 15) << (4 * (step % 2));
+    fn put(&mut self, rows: &[Codes; LANES]) {
+        for (pair, bytes) in self.0.iter_mut().enumerate() {
+            put_lanes(bytes, rows, |steps| {
+                steps[2 * pair] & each(15) | (steps[2 * pair + 1] & each(15)) << 4
+            });
+        }
     }
 
     #[inline(always)]
@@ -55,10 +73,12 @@ impl CodeBits for Four {
 impl CodeBits for Five {
     const RUN: usize = 4; // 32767 / (254 × 31)
 
-    fn put(&mut self, row: usize, column: usize, code: u8) {
-        self.low.put(row, column, code);
-        let (step, byte) = place(row, column);
-        self.fifth[byte] |= (code >> 4 & 1) << ((step + 4) % STEPS);
+    fn put(&mut self, rows: &[Codes; LANES]) {
+        self.low.put(rows);
+        put_lanes(&mut self.fifth, rows, |steps| {
+            (0..STEPS)
+                .fold(0, |all, step| all | (steps[step] >> 4 & each(1)) << ((step + 4) % STEPS))
+        });
     }
 
     #[inline(always)]
@@ -81,10 +101,13 @@ impl CodeBits for Five {
 impl CodeBits for Six {
     const RUN: usize = 2; // 32767 / (254 × 63)
 
-    fn put(&mut self, row: usize, column: usize, code: u8) {
-        self.low.put(row, column, code);
-        let (step, byte) = place(row, column);
-        self.upper[step / 4][byte] |= (code >> 4 & 3) << (2 * (step % 4));
+    fn put(&mut self, rows: &[Codes; LANES]) {
+        self.low.put(rows);
+        for (half, bytes) in self.upper.iter_mut().enumerate() {
+            put_lanes(bytes, rows, |steps| {
+                (0..4).fold(0, |all, at| all | (steps[4 * half + at] >> 4 & each(3)) << (2 * at))
+            });
+        }
     }
 
     #[inline(always)]
@@ -103,13 +126,78 @@ impl CodeBits for Six {
 impl CodeBits for Eight {
     const RUN: usize = 0;
 
-    fn put(&mut self, row: usize, column: usize, code: u8) {
-        let (step, byte) = place(row, column);
-        self.0[step][byte] = code;
+    fn put(&mut self, rows: &[Codes; LANES]) {
+        for (step, bytes) in self.0.iter_mut().enumerate() {
+            put_lanes(bytes, rows, |steps| steps[step]);
+        }
     }
 
     #[inline(always)]
     fn at<D: Dots, const STEP: usize>(&self, d: D, part: usize) -> D::U {
         d.load_bytes(&self.0[STEP], part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::backend::cpu::tensor::GROUP;
+
+    /// Where a code lies, code by code: `parts` gives the vectors and the bits in them of a step's code.
+    fn assert_places(
+        rows: &[Codes; LANES],
+        vectors: &[[u8; BYTES]],
+        parts: impl Fn(usize, u8) -> Vec<(usize, u8)>,
+    ) {
+        let mut expected = vec![[0; BYTES]; vectors.len()];
+        for (row, group) in rows.iter().enumerate() {
+            for (column, &code) in group.codes.iter().enumerate() {
+                for (vector, bits) in parts(column / STEP, code) {
+                    expected[vector][STEP * row + column % STEP] |= bits;
+                }
+            }
+        }
+        assert_eq!(vectors, expected);
+    }
+
+    fn low(step: usize, code: u8) -> (usize, u8) {
+        (step / 2, (code & 15) << (4 * (step % 2)))
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_packed_as_code_by_code(
+            codes in prop::collection::vec(any::<[u8; GROUP]>(), LANES),
+        ) {
+            let rows = |greatest: u8| -> [Codes; LANES] {
+                std::array::from_fn(|row| Codes {
+                    codes: codes[row].map(|code| code & greatest),
+                    ..Codes::NONE
+                })
+            };
+            let mut four = Four([[255; BYTES]; STEPS / 2]);
+            four.put(&rows(15));
+            assert_places(&rows(15), &four.0, |step, code| vec![low(step, code)]);
+
+            let mut five = Five { low: four, fifth: [255; BYTES] };
+            five.put(&rows(31));
+            let vectors = [&five.low.0[..], &[five.fifth]].concat();
+            assert_places(&rows(31), &vectors, |step, code| {
+                vec![low(step, code), (STEPS / 2, (code >> 4 & 1) << ((step + 4) % STEPS))]
+            });
+
+            let mut six = Six { low: four, upper: [[255; BYTES]; 2] };
+            six.put(&rows(63));
+            let vectors = [&six.low.0[..], &six.upper].concat();
+            assert_places(&rows(63), &vectors, |step, code| {
+                vec![low(step, code), (STEPS / 2 + step / 4, (code >> 4 & 3) << (2 * (step % 4)))]
+            });
+
+            let mut eight = Eight([[255; BYTES]; STEPS]);
+            eight.put(&rows(255));
+            assert_places(&rows(255), &eight.0, |step, code| vec![(step, code)]);
+        }
     }
 }

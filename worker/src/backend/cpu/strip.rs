@@ -65,8 +65,8 @@ pub(crate) trait CodeBits: Zeroable + Copy + Send + Sync + 'static {
     /// the codes are centred by 128 as they are multiplied.
     const RUN: usize;
 
-    /// Puts the code of a row and column in its place, which holds 0.
-    fn put(&mut self, row: usize, column: usize, code: u8);
+    /// Packs the codes of 16 rows; what was there before is gone.
+    fn put(&mut self, rows: &[Codes; LANES]);
 
     /// The codes of columns `4 × STEP..`, of a part of the rows.
     fn at<D: Dots, const STEP: usize>(&self, d: D, part: usize) -> D::U;
@@ -93,13 +93,13 @@ pub(crate) trait Minima: Zeroable + Copy + Send + Sync + 'static {
 }
 
 impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
-    /// Puts a group of a row in its place, which is empty.
-    pub(crate) fn put(&mut self, row: usize, group: &Codes) {
-        for (column, &code) in group.codes.iter().enumerate() {
-            self.codes.put(row, column, code);
+    /// Packs a group of each of 16 rows.
+    pub(crate) fn put(&mut self, rows: &[Codes; LANES]) {
+        self.codes.put(rows);
+        for (row, group) in rows.iter().enumerate() {
+            self.scales.put(row, group.scales);
+            self.minima.put(row, group.minimum);
         }
-        self.scales.put(row, group.scales);
-        self.minima.put(row, group.minimum);
     }
 
     /// Exact dot products of steps `FROM..TO`.

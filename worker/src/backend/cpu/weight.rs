@@ -198,8 +198,12 @@ impl<'a, 'm> Rows<'a, 'm> {
         }
     }
 
-    /// What belongs in a lane of a tile: the row of a part; none in the last, unfilled lanes.
-    fn lane(&self, tile: usize, lane: usize) -> Option<(&'a MatrixPart<'m>, &'m [u8])> {
+    /// What belongs in the lanes of a tile; none in the last, unfilled ones.
+    fn tile(&self, tile: usize) -> [Option<Row<'a, 'm>>; LANES] {
+        std::array::from_fn(|lane| self.lane(tile, lane))
+    }
+
+    fn lane(&self, tile: usize, lane: usize) -> Option<Row<'a, 'm>> {
         let (parts, mut row) = if self.turns {
             let turn = tile % self.parts.len();
             (&self.parts[turn..=turn], tile / self.parts.len() * LANES + lane)
@@ -208,7 +212,7 @@ impl<'a, 'm> Rows<'a, 'm> {
         };
         for part in parts {
             if row < part.rows.len() {
-                return Some((part, part.matrix.row(part.rows.start + row)));
+                return Some(Row { part, blocks: part.matrix.row(part.rows.start + row) });
             }
             row -= part.rows.len();
         }
@@ -216,10 +220,55 @@ impl<'a, 'm> Rows<'a, 'm> {
     }
 }
 
+/// A row of a part.
+#[derive(Clone, Copy)]
+struct Row<'a, 'm> {
+    part: &'a MatrixPart<'m>,
+    /// All of the row, as the file has it.
+    blocks: &'m [u8],
+}
+
+impl Row<'_, '_> {
+    /// The part's columns from `GROUP × group` on.
+    fn group(&self, group: usize) -> Codes {
+        let first = self.part.columns.start / GROUP;
+        blocks::group(self.part.matrix.kind, self.blocks, first + group)
+    }
+
+    /// As [`Row::group`], as numbers; 0 beyond the last column.
+    fn numbers(&self, group: usize) -> [f32; GROUP] {
+        let kind = self.part.matrix.kind;
+        let all = self.part.columns.clone();
+        let start = all.start + group * GROUP;
+        let columns = start..all.end.min(start + GROUP);
+        let bytes = || &self.blocks[columns.start * kind.block_bytes()..];
+        let mut numbers = [0.0; GROUP];
+        let to = &mut numbers[..columns.len()];
+        match kind {
+            BlockKind::F32 => plain(to, bytes(), f32::from_le_bytes),
+            BlockKind::F16 => plain(to, bytes(), |it| f16::from_le_bytes(it).to_f32()),
+            BlockKind::Bf16 => plain(to, bytes(), |it| bf16::from_le_bytes(it).to_f32()),
+            _ => {
+                let codes = self.group(group);
+                for (column, number) in to.iter_mut().enumerate() {
+                    *number = codes.number(blocks::zero(kind), column);
+                }
+            }
+        }
+        numbers
+    }
+}
+
+fn plain<const N: usize>(numbers: &mut [f32], bytes: &[u8], number: impl Fn([u8; N]) -> f32) {
+    for (to, &bytes) in numbers.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *to = number(bytes);
+    }
+}
+
 /// Strips that can be filled from a file.
 trait Fill: Strip {
-    /// Fills one lane of a tile's strips with some columns of a row.
-    fn fill(strips: &mut [Self], lane: usize, part: &MatrixPart<'_>, row: &[u8]);
+    /// Fills a tile's strips with the columns of its rows.
+    fn fill(strips: &mut [Self], rows: &[Option<Row<'_, '_>>; LANES]);
 }
 
 fn pack<S: Fill>(
@@ -232,48 +281,28 @@ fn pack<S: Fill>(
     let mut region = arena.take::<S>(tiles * depth)?;
     let none: &mut [f32] = &mut [];
     by_rows(team, tiles, 1, (region.as_mut_slice(), depth), (none, 0), &|tiles, strips, _| {
-        for lane in 0..LANES {
-            if let Some((part, row)) = rows.lane(tiles.start, lane) {
-                S::fill(strips, lane, part, row);
-            }
-        }
+        S::fill(strips, &rows.tile(tiles.start));
     });
     Ok(region)
 }
 
 impl<C: CodeBits, S: Scales, M: Minima> Fill for Packed<C, S, M> {
-    fn fill(strips: &mut [Self], lane: usize, part: &MatrixPart<'_>, row: &[u8]) {
-        let first = part.columns.start / GROUP;
-        for (at, strip) in strips.iter_mut().enumerate() {
-            strip.put(lane, &blocks::group(part.matrix.kind, row, first + at));
+    fn fill(strips: &mut [Self], rows: &[Option<Row<'_, '_>>; LANES]) {
+        for (group, strip) in strips.iter_mut().enumerate() {
+            strip.put(&rows.map(|row| row.map_or(Codes::NONE, |row| row.group(group))));
         }
     }
 }
 
 impl<W: Scales> Fill for Plain<W> {
-    fn fill(strips: &mut [Self], lane: usize, part: &MatrixPart<'_>, row: &[u8]) {
-        let kind = part.matrix.kind;
-        let mut group = (usize::MAX, Codes::NONE);
-        for (strip, column) in strips.iter_mut().zip(part.columns.clone()) {
-            let value = match kind {
-                BlockKind::F32 => {
-                    let at = 4 * column;
-                    f32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]])
+    fn fill(strips: &mut [Self], rows: &[Option<Row<'_, '_>>; LANES]) {
+        for (group, strips) in strips.chunks_mut(GROUP).enumerate() {
+            for (lane, row) in rows.iter().enumerate() {
+                let Some(row) = row else { continue };
+                for (strip, number) in strips.iter_mut().zip(row.numbers(group)) {
+                    strip.0.put(lane, [number; 2]);
                 }
-                BlockKind::F16 => {
-                    f16::from_le_bytes([row[2 * column], row[2 * column + 1]]).to_f32()
-                }
-                BlockKind::Bf16 => {
-                    bf16::from_le_bytes([row[2 * column], row[2 * column + 1]]).to_f32()
-                }
-                _ => {
-                    if group.0 != column / GROUP {
-                        group = (column / GROUP, blocks::group(kind, row, column / GROUP));
-                    }
-                    group.1.number(blocks::zero(kind), column % GROUP)
-                }
-            };
-            strip.0.put(lane, [value; 2]);
+            }
         }
     }
 }
