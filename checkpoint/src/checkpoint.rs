@@ -9,6 +9,7 @@ use crate::config::ModelConfig;
 use crate::dequantize::dequantize;
 use crate::error::{CheckpointError, shown};
 use crate::layout::{Layout, Tensor};
+use crate::mapped::Mapped;
 use crate::matrix::{Matrix, stored_row};
 use crate::names::TensorName;
 use crate::shapes::{self, Shape};
@@ -53,6 +54,12 @@ impl Checkpoint {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.layout.files().iter().map(|file| file.bytes().len() as u64).sum()
+    }
+
+    /// Gives the memory of what was read back to the system: after copies were made of it, say. What
+    /// is read again comes again, from the system's cache or from the disk.
+    pub fn release(&self) {
+        self.layout.files().iter().for_each(Mapped::release);
     }
 
     /// Identifies the files: SHA-256 of their lengths, everything in them but tensor data, and a few

@@ -34,6 +34,12 @@ impl Mapped {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.map
     }
+
+    /// Gives the pages that were read back to the system; they come again when they are read again.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        release(&self.map);
+    }
 }
 
 #[expect(unsafe_code, reason = "a mapping is memory that the operating system fills")]
@@ -42,4 +48,14 @@ fn map(file: &File) -> std::io::Result<Mmap> {
     // served. Bytes that change all the same are only ever read as plain numbers, after every offset
     // was checked against the length at this moment; a file cut short ends the process with SIGBUS.
     unsafe { Mmap::map(file) }
+}
+
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "the operating system is told that pages may go")]
+fn release(map: &Mmap) {
+    // SAFETY: the mapping is of a file and nobody writes to it, so a page that went is read from the
+    // file again, with the bytes it had.
+    let told = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    // A system that keeps the pages costs memory, and nothing else.
+    drop(told);
 }

@@ -213,3 +213,26 @@ fn asking_for_what_is_not_there_is_an_error() {
     assert!(checkpoint.matrix(TensorName::OutputNorm).is_err());
     assert!(checkpoint.vector(TensorName::Embedding).is_err());
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_was_read_can_be_given_back_and_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let toy = Toy::new(Architecture::Llama);
+    let path = fixture::gguf(folder.path(), &toy);
+    let checkpoint = open(&path);
+    assert_has_the_weights_of(&checkpoint, &toy);
+    assert_ne!(resident_kib(&path), 0, "it was read");
+    checkpoint.release();
+    assert_eq!(resident_kib(&path), 0);
+    assert_has_the_weights_of(&checkpoint, &toy);
+}
+
+/// What this process holds in memory of a file that it has mapped once.
+#[cfg(target_os = "linux")]
+fn resident_kib(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (_, map) = maps.split_once(path.to_str().unwrap()).unwrap();
+    let rss = map.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    rss.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}

@@ -9,6 +9,9 @@ use crate::model::decoder::{Attention, Decoder, Layer};
 use crate::model::linear::{Head, RowParallel};
 use crate::shard::Slices;
 
+/// Bytes of the file that are held beside the packed copy: many parts' worth, and little beside a model.
+const HELD_MAX: u64 = 16 << 20;
+
 /// Takes this rank's slices of every matrix.
 pub(crate) struct Loader<'a, B: Backend> {
     backend: &'a mut B,
@@ -19,6 +22,8 @@ pub(crate) struct Loader<'a, B: Backend> {
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
     total: u64,
+    /// Bytes packed since pages of the file were last given back.
+    held: u64,
 }
 
 impl<'a, B: Backend> Loader<'a, B> {
@@ -37,7 +42,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             total += source.gate_up(layer)?.iter().map(bytes).sum::<u64>();
             total += bytes(&source.attention_output(layer)?) + bytes(&source.down(layer)?);
         }
-        Ok(Self { backend, checkpoint, config, slices, progress, done: 0, total })
+        Ok(Self { backend, checkpoint, config, slices, progress, done: 0, total, held: 0 })
     }
 
     /// Bytes of this rank's slices, as they are in the file.
@@ -71,7 +76,9 @@ impl<'a, B: Backend> Loader<'a, B> {
     /// The head: a matrix of its own, or the embedding table.
     pub(crate) fn head(&mut self) -> Result<Head<B>, BackendError> {
         let part = self.source().head()?;
-        Ok(Head { weight: self.matrix(&[part])? })
+        let head = Head { weight: self.matrix(&[part])? };
+        self.checkpoint.release();
+        Ok(head)
     }
 
     fn layer(&mut self, index: usize) -> Result<Layer<B>, BackendError> {
@@ -174,6 +181,11 @@ impl<'a, B: Backend> Loader<'a, B> {
 
     fn advance(&mut self, part: &MatrixPart<'_>) {
         self.done += bytes(part);
+        self.held += bytes(part);
+        if self.held > HELD_MAX {
+            self.held = 0;
+            self.checkpoint.release();
+        }
         (self.progress)(self.done, self.total);
     }
 }
