@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::memory::meminfo;
+use crate::memory::HostMemory;
 
 /// The processor's name.
 pub(crate) fn processor() -> String {
@@ -11,11 +11,7 @@ pub(crate) fn processor() -> String {
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// Memory that this process may use, bytes: the machine's, or less where a container's limit is lower.
+/// Memory that this process may use, bytes.
 pub(crate) fn memory_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo(&text, "MemTotal:");
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok());
-    total.into_iter().chain(limit).min().unwrap_or(u64::MAX)
+    HostMemory::read().total_bytes
 }
