@@ -258,6 +258,9 @@ pub trait Backend: Send + 'static {
     /// The total over all ranks back to the device, rounded once to f32. `(T, columns)`
     fn sum(&mut self, total: &[f64], columns: usize) -> Self::Tensor;
 
+    /// Some rows of a tensor, in the order given. `(rows, columns)`
+    fn select(&mut self, x: &Self::Tensor, rows: &[usize]) -> Self::Tensor;
+
     /// Some rows of a tensor, to the host. `out` is resized to `rows × columns`.
     ///
     /// # Errors

@@ -64,8 +64,10 @@ pub(crate) struct Attention<B: Backend> {
 }
 
 impl<B: Backend> Decoder<B> {
-    /// The residual stream after the last layer and the last norm: `(T, hidden)`, the same bits on
-    /// every rank. `embedded` is `(T, hidden)`.
+    /// The residual stream after the last layer and the last norm, the same bits on every rank:
+    /// `(rows, hidden)` where `rows` are fewer than the tokens, else `(T, hidden)`. What comes after the
+    /// last attention concerns each row alone, so it is computed for `rows` only. `embedded` is
+    /// `(T, hidden)`.
     ///
     /// # Errors
     /// A peer that did not come, or the device; with the layer's name.
@@ -76,20 +78,30 @@ impl<B: Backend> Decoder<B> {
         mut cache: Option<&mut B::Cache>,
         batch: &Batch,
         embedded: &[f32],
+        rows: &[usize],
     ) -> Result<B::Tensor, StepError> {
-        let tokens = batch.tokens.len();
+        let mut tokens = batch.tokens.len();
         let mut sums = std::mem::take(&mut self.sums);
         let first_norm =
             self.layers.first().map_or(&self.output_norm, |layer| &layer.attention_norm);
         let mut residual = b.upload(embedded, self.hidden); // (T, hidden)
         let mut x = b.norm(&residual, first_norm, self.epsilon); // (T, hidden)
         for (index, layer) in self.layers.iter().enumerate() {
-            let attended = match (&layer.attention, cache.as_deref_mut()) {
+            let mut attended = match (&layer.attention, cache.as_deref_mut()) {
                 (Some(attention), Some(cache)) => {
                     Some(self.attend(b, attention, cache, batch, &x)) // (T, heads of this rank × head size)
                 }
                 _ => None,
             };
+            if index + 1 == self.layers.len() && rows.len() < tokens {
+                tokens = rows.len();
+                attended = attended.map(|it| b.select(&it, rows)); // (rows, heads of this rank × head size)
+                residual = b.select(&residual, rows); // (rows, hidden)
+                if rows.is_empty() {
+                    x = residual;
+                    break;
+                }
+            }
             let sum = layer
                 .attention_output
                 .forward(b, c, attended.as_ref(), tokens, &mut sums) // (T, hidden), summed over ranks

@@ -249,6 +249,13 @@ impl Backend for Candle {
         tensor(rounded, columns) // (T, columns)
     }
 
+    fn select(&mut self, x: &Tensor, rows: &[usize]) -> Tensor {
+        let columns = x.dim(1).expect(SHAPES);
+        let numbers = numbers(x);
+        let chosen = rows.iter().flat_map(|row| &numbers[row * columns..(row + 1) * columns]);
+        tensor(chosen.copied().collect(), columns) // (rows, columns)
+    }
+
     fn rows(&mut self, x: &Tensor, rows: &[usize], out: &mut Vec<f32>) -> Result<(), BackendError> {
         let columns = x.dim(D::Minus1).expect(SHAPES);
         let all = numbers(x);

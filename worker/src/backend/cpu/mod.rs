@@ -278,6 +278,14 @@ impl Backend for CpuBackend {
         x
     }
 
+    fn select(&mut self, x: &Tensor, rows: &[usize]) -> Tensor {
+        let mut chosen = self.tensor(rows.len(), x.columns);
+        for (to, &row) in chosen.values.chunks_exact_mut(x.columns).zip(rows) {
+            to.copy_from_slice(&x.values[row * x.columns..][..x.columns]);
+        }
+        chosen
+    }
+
     fn rows(&mut self, x: &Tensor, rows: &[usize], out: &mut Vec<f32>) -> Result<(), BackendError> {
         out.clear();
         for &row in rows {
@@ -293,10 +301,7 @@ impl Backend for CpuBackend {
         head: &Weight,
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
-        let mut wanted = self.tensor(rows.len(), x.columns);
-        for (to, &row) in wanted.values.chunks_exact_mut(x.columns).zip(rows) {
-            to.copy_from_slice(&x.values[row * x.columns..][..x.columns]);
-        }
+        let wanted = self.select(x, rows);
         out.resize(rows.len() * head.rows, 0.0);
         self.multiply(&wanted, head, &Output::Plain(Disjoint::new(out)));
         Ok(())
