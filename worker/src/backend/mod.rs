@@ -255,6 +255,22 @@ pub trait Backend: Send + 'static {
         out: &mut Vec<f64>,
     ) -> Result<(), BackendError>;
 
+    /// What [`Backend::partial`] and [`Backend::sum`] give where this rank has all columns, without the
+    /// way over the host. `outputs` is the rows of weight. `(T, outputs)`
+    ///
+    /// # Errors
+    /// [`BackendError::Device`].
+    fn whole(
+        &mut self,
+        x: &Self::Tensor,
+        weight: &Self::Weight,
+        outputs: usize,
+    ) -> Result<Self::Tensor, BackendError> {
+        let mut total = Vec::new();
+        self.partial(x, weight, &mut total)?;
+        Ok(self.sum(&total, outputs)) // (T, outputs)
+    }
+
     /// The total over all ranks back to the device, rounded once to f32. `(T, columns)`
     fn sum(&mut self, total: &[f64], columns: usize) -> Self::Tensor;
 

@@ -20,13 +20,13 @@ use std::sync::OnceLock;
 use bytemuck::Zeroable;
 
 use crate::backend::cpu::lanes::{Avx512, BYTES, Dots, LANES, Lanes};
-use crate::backend::cpu::linear::{Job, Output, finish_sums, finish_totals};
+use crate::backend::cpu::linear::{Job, finish_sums, finish_totals};
 use crate::backend::cpu::path::Product;
 use crate::backend::cpu::strip::{STEPS, Strip};
 use crate::backend::cpu::tensor::{BLOCK, GROUP, RowBlock, blocks_of};
 
 /// Rooms for sums: those to come and those in use.
-const ROOMS: usize = 2;
+const ROOMS: usize = 16;
 /// Asks Linux for a part of the register file: `arch_prctl(2)`.
 const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
 /// The part that tile registers are.
@@ -162,7 +162,7 @@ impl<S: Integers> Product for Blocks<'_, S> {
                 }
                 for r in 0..filled {
                     let place = (block * BLOCK + r, tile);
-                    if let Output::Grid(_) = job.output {
+                    if job.output.has_totals() {
                         finish_totals(job, place, &scratch.totals[r]);
                     } else {
                         finish_sums(l, job, place, scratch.sums.each_ref().map(|sums| &sums[r]));
@@ -183,33 +183,23 @@ fn sums<D: Dots, S: Integers, const R: usize>(
     scratch: &mut Scratch,
 ) {
     let depth = job.depth;
-    let x = &job.blocks[block * depth..][..depth];
+    let xs = &job.blocks[block * depth..][..depth];
     let strips = &job.strips[(tile * job.tiles + turn) * depth..][..depth];
     let codes = &scratch.codes[turn * depth..][..depth];
-    let rooms = &mut scratch.rooms;
-    let multiply = |at: usize| {
-        let (group, part) = (at / S::PARTS, at % S::PARTS);
-        registers.multiply(at, &x[group], &codes[group], part);
-    };
-    // Two products are under way and one rests in its room, so that nobody waits for the multiplier.
     let all = depth * S::PARTS;
-    multiply(0);
-    registers.store(0, &mut rooms[0]);
-    if all > 1 {
-        multiply(1);
-    }
     let mut sums = [d.splat(0.0); R];
     let mut left = job.segment;
-    for (group, (strip, x)) in strips.iter().zip(x).enumerate() {
+    for (group, (strip, x)) in strips.iter().zip(xs).enumerate() {
         for part in 0..S::PARTS {
             let at = group * S::PARTS + part;
-            if at + 1 < all {
-                registers.store(at + 1, &mut rooms[(at + 1) % ROOMS]);
+            if at.is_multiple_of(ROOMS) {
+                for (at, room) in (at..all).zip(&mut scratch.rooms) {
+                    let (group, part) = (at / S::PARTS, at % S::PARTS);
+                    registers.multiply(at, &xs[group], &codes[group], part);
+                    registers.store(at, room);
+                }
             }
-            if at + 2 < all {
-                multiply(at + 2);
-            }
-            strip.add_exact::<D, R>(d, part, (&rooms[at % ROOMS], x), &mut sums);
+            strip.add_exact::<D, R>(d, part, (&scratch.rooms[at % ROOMS], x), &mut sums);
         }
         left -= 1;
         if left == 0 || group + 1 == depth {
@@ -219,7 +209,7 @@ fn sums<D: Dots, S: Integers, const R: usize>(
                 d.store(sums[r], &mut flat[r], 0);
                 sums[r] = d.splat(0.0);
             }
-            if let Output::Grid(_) = job.output {
+            if job.output.has_totals() {
                 for (flat, totals) in flat.iter().zip(&mut scratch.totals).take(R) {
                     if group < job.segment {
                         *totals = [0.0; LANES];

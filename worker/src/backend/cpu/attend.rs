@@ -30,8 +30,8 @@ use crate::batch::Batch;
 pub(crate) const SPLIT: usize = 256;
 /// Query vectors (heads × rows) that an item handles.
 pub(crate) const VECTORS: usize = 24;
-/// Query vectors that share a load: as many as leave the sums in registers.
-const BLOCK: usize = 6;
+/// Query vectors that share a load at the end, where [`Lanes::VECTORS`] are no longer left.
+const REST: usize = 6;
 
 /// What one call of [`attend`] works with.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +82,7 @@ pub(crate) fn attend(
         SCRATCH.with_borrow_mut(|scratch| {
             // SAFETY: each item has a part of its own, if it needs one.
             let part = item.split.map(|_| unsafe { parts_shared.part(at * size..(at + 1) * size) });
-            isa.run(OneItem { attend, plan, item, scratch, part, out: &out });
+            one_item(isa, OneItem { attend, plan, item, scratch, part, out: &out });
         });
     });
     if !cut {
@@ -96,7 +96,7 @@ pub(crate) fn attend(
             at += items.len();
             if items[0].split.is_some() {
                 let item = items[0];
-                isa.run(FoldParts { attend, plan, item, scratch, parts, out: &out });
+                fold_parts(isa, FoldParts { attend, plan, item, scratch, parts, out: &out });
             }
         }
     });
@@ -112,29 +112,25 @@ struct OneItem<'a> {
     out: &'a Disjoint<'a, f32>,
 }
 
-impl Kernel for OneItem<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
-        let Self { attend, plan, item, scratch, part, out } = self;
-        let (tile, group) = (&plan.tiles[item.tile], &plan.groups[item.group]);
-        let vectors = tile.rows.len() * group.heads.len();
-        gather_queries(attend, plan, item, &mut scratch.q);
-        scratch.weights.resize(VECTORS * SPLIT, 0.0);
-        scratch.folded.clear(attend.layout.value_size());
-        scratch.split.clear(attend.layout.value_size());
-        let splits = item.split.map_or_else(|| tile.splits(attend), |split| split..split + 1);
-        for split in splits {
-            one_split(l, attend, (tile, group), split, scratch);
-            if let Some(part) = part {
-                scratch.split.save(vectors, part);
-                return;
-            }
-            scratch.folded.fold(l, vectors, &scratch.split);
+fn one_item(isa: Isa, job: OneItem<'_>) {
+    let OneItem { attend, plan, item, scratch, part, out } = job;
+    let (tile, group) = (&plan.tiles[item.tile], &plan.groups[item.group]);
+    let vectors = tile.rows.len() * group.heads.len();
+    let most = isa.run(Vectors);
+    gather_queries(attend, plan, item, most, &mut scratch.q);
+    scratch.weights.resize(VECTORS * SPLIT, 0.0);
+    scratch.folded.clear(attend.layout.value_size());
+    scratch.split.clear(attend.layout.value_size());
+    let splits = item.split.map_or_else(|| tile.splits(attend), |split| split..split + 1);
+    for split in splits {
+        one_split(isa, attend, (tile, group), (split, most), scratch);
+        if let Some(part) = part {
+            scratch.split.save(vectors, part);
+            return;
         }
-        write_rows(attend, plan, item, &scratch.folded, out);
+        isa.run(Fold { vectors, folded: &mut scratch.folded, split: &scratch.split });
     }
+    write_rows(attend, plan, item, &scratch.folded, out);
 }
 
 struct FoldParts<'a> {
@@ -146,27 +142,93 @@ struct FoldParts<'a> {
     out: &'a Disjoint<'a, f32>,
 }
 
-impl Kernel for FoldParts<'_> {
+fn fold_parts(isa: Isa, job: FoldParts<'_>) {
+    let FoldParts { attend, plan, item, scratch, parts, out } = job;
+    let vectors = plan.tiles[item.tile].rows.len() * plan.groups[item.group].heads.len();
+    let value_size = attend.layout.value_size();
+    scratch.folded.clear(value_size);
+    scratch.split.clear(value_size);
+    for part in parts.chunks_exact(Folded::size(value_size)) {
+        scratch.split.restore(vectors, part);
+        isa.run(Fold { vectors, folded: &mut scratch.folded, split: &scratch.split });
+    }
+    write_rows(attend, plan, item, &scratch.folded, out);
+}
+
+// Each of these is compiled by itself: together, they would not leave one another enough registers.
+
+/// How many query vectors share a load.
+struct Vectors;
+
+impl Kernel for Vectors {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _l: L) -> usize {
+        L::VECTORS
+    }
+}
+
+/// See [`Folded::fold`].
+struct Fold<'a> {
+    vectors: usize,
+    folded: &'a mut Folded,
+    split: &'a Folded,
+}
+
+impl Kernel for Fold<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Self { attend, plan, item, scratch, parts, out } = self;
-        let vectors = plan.tiles[item.tile].rows.len() * plan.groups[item.group].heads.len();
-        let value_size = attend.layout.value_size();
-        scratch.folded.clear(value_size);
-        scratch.split.clear(value_size);
-        for part in parts.chunks_exact(Folded::size(value_size)) {
-            scratch.split.restore(vectors, part);
-            scratch.folded.fold(l, vectors, &scratch.split);
-        }
-        write_rows(attend, plan, item, &scratch.folded, out);
+        self.folded.fold(l, self.vectors, self.split);
     }
 }
 
+/// See [`softmax`].
+struct Softmax<'a> {
+    scores: &'a mut [[f32; LANES]],
+    first: usize,
+    seen: &'a Range<usize>,
+}
+
+impl Kernel for Softmax<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) -> (f32, f32) {
+        softmax(l, self.scores, self.first, self.seen)
+    }
+}
+
+/// The block of vectors that holds `vector`, of `vectors` in all: where it begins, and how many it has.
+/// Blocks have `most` while there are so many left, then up to [`REST`].
+fn block_of(vector: usize, vectors: usize, most: usize) -> (usize, usize) {
+    let from = vector / most * most;
+    if from + most <= vectors {
+        return (from, most);
+    }
+    let from = from + (vector - from) / REST * REST;
+    (from, REST.min(vectors - from))
+}
+
+/// All blocks.
+fn blocks(vectors: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let next = move |&(from, width): &(usize, usize)| {
+        let next = from + width;
+        (next < vectors).then(|| block_of(next, vectors, most))
+    };
+    std::iter::successors((vectors > 0).then(|| block_of(0, vectors, most)), next)
+}
+
 /// Puts an item's queries in the order in which blocks of them are read.
-#[inline(always)]
-fn gather_queries(attend: &Attend<'_>, plan: &Plan, item: Item, to: &mut Vec<f32>) {
+fn gather_queries(
+    attend: &Attend<'_>,
+    plan: &Plan,
+    item: Item,
+    most: usize,
+    to: &mut Vec<f32>,
+) {
     let (tile, group) = (&plan.tiles[item.tile], &plan.groups[item.group]);
     let AttentionShape { head_size, query_heads, scale, .. } = *attend.shape;
     let heads = &plan.heads[group.heads.clone()];
@@ -175,8 +237,7 @@ fn gather_queries(attend: &Attend<'_>, plan: &Plan, item: Item, to: &mut Vec<f32
     for vector in 0..vectors {
         let (row, head) = (tile.rows.start + vector / heads.len(), heads[vector % heads.len()]);
         let q = &attend.q[(row * query_heads + head) * head_size..][..head_size];
-        let block = vector / BLOCK * BLOCK;
-        let width = BLOCK.min(vectors - block);
+        let (block, width) = block_of(vector, vectors, most);
         let to = &mut to[block * head_size..][..width * head_size];
         for (to, q) in to[vector - block..].iter_mut().step_by(width).zip(q) {
             *to = q * scale;
@@ -185,12 +246,11 @@ fn gather_queries(attend: &Attend<'_>, plan: &Plan, item: Item, to: &mut Vec<f32
 }
 
 /// Scores, weights and weighted values of one split, to `scratch.split`.
-#[inline(always)]
-fn one_split<L: Lanes>(
-    l: L,
+fn one_split(
+    isa: Isa,
     attend: &Attend<'_>,
     (tile, group): (&RowTile, &HeadGroup),
-    split: usize,
+    (split, most): (usize, usize),
     scratch: &mut Scratch,
 ) {
     let seen = tile.seen_by_any(attend);
@@ -200,39 +260,78 @@ fn one_split<L: Lanes>(
     let pages = &pages[..seen.end.div_ceil(LANES) - first];
     let vectors = tile.rows.len() * group.heads.len();
     let size = attend.shape.head_size;
-    for from in (0..vectors).step_by(BLOCK) {
-        let width = BLOCK.min(vectors - from);
+    for (from, width) in blocks(vectors, most) {
         let q = &scratch.q[from * size..][..width * size];
         let scores = &mut scratch.weights[from * SPLIT..][..width * SPLIT];
+        isa.run(Score { width, q, pages, scores });
+    }
+    for vector in 0..vectors {
+        let own = tile.seen(attend, tile.rows.start + vector / group.heads.len());
+        let weights = &mut scratch.weights[vector * SPLIT..][..pages.len() * LANES];
+        let (weights, []) = weights.as_chunks_mut::<LANES>() else { unreachable!("whole pages") };
+        let softmax = Softmax { scores: weights, first: first * LANES, seen: &own };
+        scratch.split.set(vector, isa.run(softmax));
+    }
+    for (from, width) in blocks(vectors, most) {
+        let weights = &scratch.weights[from * SPLIT..][..width * SPLIT];
+        let value_size = attend.layout.value_size();
+        let sums = &mut scratch.split.sums[from * value_size..][..width * value_size];
+        isa.run(Weigh { width, weights, pages, value_size, sums });
+    }
+}
+
+/// See [`score`].
+struct Score<'a> {
+    width: usize,
+    q: &'a [f32],
+    pages: &'a [&'a [f16]],
+    scores: &'a mut [f32],
+}
+
+impl Kernel for Score<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { width, q, pages, scores } = self;
         match width {
             1 => score::<L, 1>(l, q, pages, scores),
             2 => score::<L, 2>(l, q, pages, scores),
             3 => score::<L, 3>(l, q, pages, scores),
             4 => score::<L, 4>(l, q, pages, scores),
             5 => score::<L, 5>(l, q, pages, scores),
-            _ => score::<L, BLOCK>(l, q, pages, scores),
+            REST => score::<L, REST>(l, q, pages, scores),
+            _ if L::VECTORS == 12 => score::<L, 12>(l, q, pages, scores),
+            _ => unreachable!("a block has 1 to {REST} vectors, or all"),
         }
     }
-    for vector in 0..vectors {
-        let own = tile.seen(attend, tile.rows.start + vector / group.heads.len());
-        let weights = &mut scratch.weights[vector * SPLIT..][..pages.len() * LANES];
-        let (weights, []) = weights.as_chunks_mut::<LANES>() else { unreachable!("whole pages") };
-        scratch.split.set(vector, softmax(l, weights, first * LANES, &own));
-    }
-    let inside = seen.start - first * LANES..seen.end - first * LANES;
-    for from in (0..vectors).step_by(BLOCK) {
-        let width = BLOCK.min(vectors - from);
-        let weights = &scratch.weights[from * SPLIT..][..width * SPLIT];
-        let value_size = attend.layout.value_size();
-        let sums = &mut scratch.split.sums[from * value_size..][..width * value_size];
-        let values = (pages, value_size, &inside);
+}
+
+/// See [`weigh`].
+struct Weigh<'a> {
+    width: usize,
+    weights: &'a [f32],
+    pages: &'a [&'a [f16]],
+    value_size: usize,
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Self { width, weights, pages, value_size, sums } = self;
+        let values = (pages, value_size);
         match width {
             1 => weigh::<L, 1>(l, weights, values, sums),
             2 => weigh::<L, 2>(l, weights, values, sums),
             3 => weigh::<L, 3>(l, weights, values, sums),
             4 => weigh::<L, 4>(l, weights, values, sums),
             5 => weigh::<L, 5>(l, weights, values, sums),
-            _ => weigh::<L, BLOCK>(l, weights, values, sums),
+            REST => weigh::<L, REST>(l, weights, values, sums),
+            _ if L::VECTORS == 12 => weigh::<L, 12>(l, weights, values, sums),
+            _ => unreachable!("a block has 1 to {REST} vectors, or all"),
         }
     }
 }
@@ -256,34 +355,31 @@ fn score<L: Lanes, const R: usize>(l: L, q: &[f32], pages: &[&[f16]], scores: &m
     }
 }
 
-/// Weighted sums of the values at positions `inside` of the pages. `weights` is `(R, SPLIT)`, `sums`
-/// `(R, value size)`.
+/// Weighted sums of the values at all positions of the pages; those not seen have the weight 0 and
+/// some finite value, so they add nothing. `weights` is `(R, SPLIT)`, `sums` `(R, value size)`.
 #[inline(always)]
 fn weigh<L: Lanes, const R: usize>(
     l: L,
     weights: &[f32],
-    (pages, value_size, inside): (&[&[f16]], usize, &Range<usize>),
+    (pages, value_size): (&[&[f16]], usize),
     sums: &mut [f32],
 ) {
-    for column in (0..value_size).step_by(LANES) {
+    let (weights, []) = weights.as_chunks::<LANES>() else { unreachable!("a split is whole pages") };
+    for column in 0..value_size / LANES {
         let mut sum = [l.splat(0.0); R];
         for (at, page) in pages.iter().enumerate() {
-            let values = &page[page.len() - value_size * LANES..];
-            let from = inside.start.saturating_sub(at * LANES);
-            let to = (inside.end - at * LANES).min(LANES);
-            let weights: [&[f32]; R] =
-                std::array::from_fn(|r| &weights[r * SPLIT + at * LANES..][..to]);
-            for i in from..to {
-                if let Some(values) = values[i * value_size + column..].first_chunk() {
-                    let values = l.load_f16(values);
-                    for r in 0..R {
-                        sum[r] = l.fma(l.splat(weights[r][i]), values, sum[r]);
-                    }
+            let values = page[page.len() - value_size * LANES..].as_chunks::<LANES>().0;
+            let weights: [&[f32; LANES]; R] =
+                std::array::from_fn(|r| &weights[r * (SPLIT / LANES) + at]);
+            for (i, values) in values.iter().skip(column).step_by(value_size / LANES).enumerate() {
+                let values = l.load_f16(values);
+                for r in 0..R {
+                    sum[r] = l.fma(l.splat(weights[r][i % LANES]), values, sum[r]);
                 }
             }
         }
         for r in 0..R {
-            if let Some(to) = sums[r * value_size + column..].first_chunk_mut() {
+            if let Some(to) = sums[r * value_size + column * LANES..].first_chunk_mut() {
                 l.store(sum[r], to);
             }
         }
@@ -291,7 +387,6 @@ fn weigh<L: Lanes, const R: usize>(
 }
 
 /// Writes what an item's rows attended to.
-#[inline(always)]
 fn write_rows(
     attend: &Attend<'_>,
     plan: &Plan,

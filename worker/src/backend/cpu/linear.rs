@@ -47,6 +47,16 @@ pub(crate) enum Output<'a> {
     Gated(Disjoint<'a, f32>, Activation),
     /// `x · weightᵀ`: segments rounded to a grid and added in f64.
     Grid(Disjoint<'a, f64>),
+    /// The same, rounded once to f32.
+    Rounded(Disjoint<'a, f32>),
+}
+
+impl Output<'_> {
+    /// Whether segments are added up on the grid.
+    #[inline(always)]
+    pub(crate) fn has_totals(&self) -> bool {
+        matches!(self, Self::Grid(_) | Self::Rounded(_))
+    }
 }
 
 /// Multiplies all rows of `input` by `weight`.
@@ -224,7 +234,7 @@ fn block<L: Lanes, D: Dots, S: Strip, const R: usize, const P: usize>(
                 let sums = sum::<D, S, R, P>(d, strips, x, part);
                 for (p, sums) in sums.iter().enumerate().take(D::PARTS) {
                     for (sum, kept) in sums.iter().zip(&mut kept) {
-                        if let Output::Grid(_) = job.output {
+                        if job.output.has_totals() {
                             d.add_on_grid(*sum, kept, part + p);
                         } else {
                             d.store(*sum, &mut pair_mut(kept)[turn], part + p);
@@ -235,7 +245,7 @@ fn block<L: Lanes, D: Dots, S: Strip, const R: usize, const P: usize>(
         }
     }
     for (r, kept) in kept.iter().enumerate() {
-        if let Output::Grid(_) = job.output {
+        if job.output.has_totals() {
             finish_totals(job, (row + r, tile), kept);
         } else {
             let [sums, others]: &[[f32; LANES]; 2] = bytemuck::cast_ref(kept);
@@ -294,7 +304,7 @@ pub(crate) fn finish_sums<L: Lanes, S: Strip>(
             let gate = activate(l, *activation, l.load(sums));
             write(job, out, row, tile, &lanes(l, l.mul(gate, l.load(others))));
         }
-        Output::Grid(_) => unreachable!("a grid has totals"),
+        Output::Grid(_) | Output::Rounded(_) => unreachable!("a grid has totals"),
     }
 }
 
@@ -305,9 +315,17 @@ pub(crate) fn finish_totals<S: Strip>(
     (row, tile): (usize, usize),
     totals: &[f64; LANES],
 ) {
-    if let Output::Grid(out) = job.output {
-        write(job, out, row, tile, totals);
+    match job.output {
+        Output::Grid(out) => write(job, out, row, tile, totals),
+        Output::Rounded(out) => write(job, out, row, tile, &totals.map(rounded)),
+        Output::Plain(_) | Output::Gated(..) => unreachable!("only a grid has totals"),
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounding is the point")]
+#[inline(always)]
+fn rounded(total: f64) -> f32 {
+    total as f32
 }
 
 #[inline(always)]

@@ -272,6 +272,17 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn whole(
+        &mut self,
+        x: &Tensor,
+        weight: &Weight,
+        outputs: usize,
+    ) -> Result<Tensor, BackendError> {
+        let mut out = self.tensor(x.rows, outputs);
+        self.multiply(x, weight, &Output::Rounded(Disjoint::new(&mut out.values)));
+        Ok(out)
+    }
+
     fn sum(&mut self, total: &[f64], columns: usize) -> Tensor {
         let mut x = Tensor::new(self.numbers.take(total.len()), columns);
         rows::narrow(self.isa, &self.team, (total, columns), &mut x.values);

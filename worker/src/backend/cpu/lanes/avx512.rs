@@ -70,6 +70,7 @@ macro_rules! with_avx512 {
 pub(super) use with_avx512;
 
 impl Lanes for Avx512 {
+    const VECTORS: usize = 12;
     type F = __m512;
 
     #[inline(always)]

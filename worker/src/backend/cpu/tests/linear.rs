@@ -237,6 +237,14 @@ fn the_sum_of_slices_is_the_whole_to_the_bit() {
             let (sum, size) = product(&x, &weights[at % outputs]);
             assert!((total - sum).abs() <= 3e-6 * size + 8.0 * SUM_GRID);
         }
+        let inputs = x.clone();
+        for backend in &mut all {
+            let weight = backend.segmented(&whole, segment).unwrap();
+            let x = backend.upload(&inputs, columns);
+            let at_once = backend.whole(&x, &weight, outputs).unwrap();
+            let rounded: Vec<f32> = total.iter().map(|&total| total as f32).collect();
+            assert_eq!(bits(&numbers(backend, &at_once)), bits(&rounded));
+        }
         let x = all[0].sum(&total, outputs);
         let rounded: Vec<f32> = total.iter().map(|&total| total as f32).collect();
         assert_eq!(numbers(&mut all[0], &x), rounded);
