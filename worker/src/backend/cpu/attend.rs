@@ -10,7 +10,6 @@
 #![expect(unsafe_code, reason = "threads write to parts of one slice")]
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 use half::f16;
 
@@ -22,7 +21,8 @@ use crate::backend::cpu::pages::pages;
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::plan::{HeadGroup, Item, Plan, RowTile};
 use crate::backend::cpu::pool::Pool;
-use crate::backend::cpu::softmax::{Folded, softmax};
+use crate::backend::cpu::softmax::{Folded, Softmax};
+use crate::backend::cpu::stages::{Score, Weigh, Widest, of_width, width};
 use crate::backend::cpu::team::Team;
 use crate::batch::Batch;
 
@@ -30,8 +30,6 @@ use crate::batch::Batch;
 pub(crate) const SPLIT: usize = 256;
 /// Query vectors (heads × rows) that an item handles.
 pub(crate) const VECTORS: usize = 24;
-/// Query vectors that share a load at the end, where [`Lanes::VECTORS`] are no longer left.
-const REST: usize = 6;
 
 /// What one call of [`attend`] works with.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +48,7 @@ thread_local! {
 /// A thread's working memory.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// Queries, scaled: for each block of vectors, (head size, vectors).
+    /// Queries, scaled. `(head size, VECTORS)`
     q: Vec<f32>,
     /// `(vectors, SPLIT)`: scores, then weights.
     weights: Vec<f32>,
@@ -82,7 +80,7 @@ pub(crate) fn attend(
         SCRATCH.with_borrow_mut(|scratch| {
             // SAFETY: each item has a part of its own, if it needs one.
             let part = item.split.map(|_| unsafe { parts_shared.part(at * size..(at + 1) * size) });
-            one_item(isa, OneItem { attend, plan, item, scratch, part, out: &out });
+            one_item(isa, attend, (plan, item), scratch, part, &out);
         });
     });
     if !cut {
@@ -96,84 +94,43 @@ pub(crate) fn attend(
             at += items.len();
             if items[0].split.is_some() {
                 let item = items[0];
-                fold_parts(isa, FoldParts { attend, plan, item, scratch, parts, out: &out });
+                isa.run(FoldParts { attend, plan, item, scratch, parts, out: &out });
             }
         }
     });
 }
 
-struct OneItem<'a> {
-    attend: &'a Attend<'a>,
-    plan: &'a Plan,
-    item: Item,
-    scratch: &'a mut Scratch,
-    /// Where the result of a single split goes.
-    part: Option<&'a mut [f32]>,
-    out: &'a Disjoint<'a, f32>,
-}
-
-fn one_item(isa: Isa, job: OneItem<'_>) {
-    let OneItem { attend, plan, item, scratch, part, out } = job;
+/// Attends with an item's queries. `part` is where the result of a single split goes.
+fn one_item(
+    isa: Isa,
+    attend: &Attend<'_>,
+    (plan, item): (&Plan, Item),
+    scratch: &mut Scratch,
+    part: Option<&mut [f32]>,
+    out: &Disjoint<'_, f32>,
+) {
     let (tile, group) = (&plan.tiles[item.tile], &plan.groups[item.group]);
     let vectors = tile.rows.len() * group.heads.len();
-    let most = isa.run(Vectors);
-    gather_queries(attend, plan, item, most, &mut scratch.q);
+    gather_queries(attend, plan, item, &mut scratch.q);
     scratch.weights.resize(VECTORS * SPLIT, 0.0);
     scratch.folded.clear(attend.layout.value_size());
     scratch.split.clear(attend.layout.value_size());
-    let splits = item.split.map_or_else(|| tile.splits(attend), |split| split..split + 1);
-    for split in splits {
-        one_split(isa, attend, (tile, group), (split, most), scratch);
-        if let Some(part) = part {
-            scratch.split.save(vectors, part);
-            return;
-        }
-        isa.run(Fold { vectors, folded: &mut scratch.folded, split: &scratch.split });
+    if let (Some(split), Some(part)) = (item.split, part) {
+        one_split(isa, attend, (tile, group), split, scratch);
+        scratch.split.save(vectors, part);
+        return;
+    }
+    for split in tile.splits(attend) {
+        one_split(isa, attend, (tile, group), split, scratch);
+        isa.run(Fold { vectors, split: &scratch.split, folded: &mut scratch.folded });
     }
     write_rows(attend, plan, item, &scratch.folded, out);
 }
 
-struct FoldParts<'a> {
-    attend: &'a Attend<'a>,
-    plan: &'a Plan,
-    item: Item,
-    scratch: &'a mut Scratch,
-    parts: &'a [f32],
-    out: &'a Disjoint<'a, f32>,
-}
-
-fn fold_parts(isa: Isa, job: FoldParts<'_>) {
-    let FoldParts { attend, plan, item, scratch, parts, out } = job;
-    let vectors = plan.tiles[item.tile].rows.len() * plan.groups[item.group].heads.len();
-    let value_size = attend.layout.value_size();
-    scratch.folded.clear(value_size);
-    scratch.split.clear(value_size);
-    for part in parts.chunks_exact(Folded::size(value_size)) {
-        scratch.split.restore(vectors, part);
-        isa.run(Fold { vectors, folded: &mut scratch.folded, split: &scratch.split });
-    }
-    write_rows(attend, plan, item, &scratch.folded, out);
-}
-
-// Each of these is compiled by itself: together, they would not leave one another enough registers.
-
-/// How many query vectors share a load.
-struct Vectors;
-
-impl Kernel for Vectors {
-    type Output = usize;
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, _l: L) -> usize {
-        L::VECTORS
-    }
-}
-
-/// See [`Folded::fold`].
 struct Fold<'a> {
     vectors: usize,
-    folded: &'a mut Folded,
     split: &'a Folded,
+    folded: &'a mut Folded,
 }
 
 impl Kernel for Fold<'_> {
@@ -185,72 +142,56 @@ impl Kernel for Fold<'_> {
     }
 }
 
-/// See [`softmax`].
-struct Softmax<'a> {
-    scores: &'a mut [[f32; LANES]],
-    first: usize,
-    seen: &'a Range<usize>,
+struct FoldParts<'a> {
+    attend: &'a Attend<'a>,
+    plan: &'a Plan,
+    item: Item,
+    scratch: &'a mut Scratch,
+    parts: &'a [f32],
+    out: &'a Disjoint<'a, f32>,
 }
 
-impl Kernel for Softmax<'_> {
-    type Output = (f32, f32);
+impl Kernel for FoldParts<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self, l: L) -> (f32, f32) {
-        softmax(l, self.scores, self.first, self.seen)
+    fn run<L: Lanes>(self, l: L) {
+        let Self { attend, plan, item, scratch, parts, out } = self;
+        let vectors = plan.tiles[item.tile].rows.len() * plan.groups[item.group].heads.len();
+        let value_size = attend.layout.value_size();
+        scratch.folded.clear(value_size);
+        scratch.split.clear(value_size);
+        for part in parts.chunks_exact(Folded::size(value_size)) {
+            scratch.split.restore(vectors, part);
+            scratch.folded.fold(l, vectors, &scratch.split);
+        }
+        write_rows(attend, plan, item, &scratch.folded, out);
     }
 }
 
-/// The block of vectors that holds `vector`, of `vectors` in all: where it begins, and how many it has.
-/// Blocks have `most` while there are so many left, then up to [`REST`].
-fn block_of(vector: usize, vectors: usize, most: usize) -> (usize, usize) {
-    let from = vector / most * most;
-    if from + most <= vectors {
-        return (from, most);
-    }
-    let from = from + (vector - from) / REST * REST;
-    (from, REST.min(vectors - from))
-}
-
-/// All blocks.
-fn blocks(vectors: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let next = move |&(from, width): &(usize, usize)| {
-        let next = from + width;
-        (next < vectors).then(|| block_of(next, vectors, most))
-    };
-    std::iter::successors((vectors > 0).then(|| block_of(0, vectors, most)), next)
-}
-
-/// Puts an item's queries in the order in which blocks of them are read.
-fn gather_queries(
-    attend: &Attend<'_>,
-    plan: &Plan,
-    item: Item,
-    most: usize,
-    to: &mut Vec<f32>,
-) {
+/// Puts an item's queries beside one another, number by number.
+fn gather_queries(attend: &Attend<'_>, plan: &Plan, item: Item, to: &mut Vec<f32>) {
     let (tile, group) = (&plan.tiles[item.tile], &plan.groups[item.group]);
     let AttentionShape { head_size, query_heads, scale, .. } = *attend.shape;
     let heads = &plan.heads[group.heads.clone()];
-    let vectors = tile.rows.len() * heads.len();
     to.resize(VECTORS * head_size, 0.0);
-    for vector in 0..vectors {
+    let (to, _) = to.as_chunks_mut::<VECTORS>();
+    for vector in 0..tile.rows.len() * heads.len() {
         let (row, head) = (tile.rows.start + vector / heads.len(), heads[vector % heads.len()]);
         let q = &attend.q[(row * query_heads + head) * head_size..][..head_size];
-        let (block, width) = block_of(vector, vectors, most);
-        let to = &mut to[block * head_size..][..width * head_size];
-        for (to, q) in to[vector - block..].iter_mut().step_by(width).zip(q) {
-            *to = q * scale;
+        for (to, q) in to.iter_mut().zip(q) {
+            to[vector] = q * scale;
         }
     }
 }
 
-/// Scores, weights and weighted values of one split, to `scratch.split`.
+/// Scores, weights and weighted values of one split, to `scratch.split`. Each stage is a kernel of its
+/// own for each number of vectors: small functions keep their sums in registers.
 fn one_split(
     isa: Isa,
     attend: &Attend<'_>,
     (tile, group): (&RowTile, &HeadGroup),
-    (split, most): (usize, usize),
+    split: usize,
     scratch: &mut Scratch,
 ) {
     let seen = tile.seen_by_any(attend);
@@ -259,130 +200,28 @@ fn one_split(
     let pages = pages(attend, tile, group.kv_head, &seen, &mut scratch.gathered);
     let pages = &pages[..seen.end.div_ceil(LANES) - first];
     let vectors = tile.rows.len() * group.heads.len();
-    let size = attend.shape.head_size;
-    for (from, width) in blocks(vectors, most) {
-        let q = &scratch.q[from * size..][..width * size];
-        let scores = &mut scratch.weights[from * SPLIT..][..width * SPLIT];
-        isa.run(Score { width, q, pages, scores });
+    let (weights, _) = scratch.weights.as_chunks_mut::<SPLIT>(); // (VECTORS, SPLIT)
+    let widest = isa.run(Widest);
+    let mut from = 0;
+    while let Some(width) = width(vectors - from, widest) {
+        let (q, weights) = (scratch.q.as_slice(), &mut weights[from..from + width]);
+        of_width!(width, R => isa.run(Score::<R> { q, from, pages, weights }));
+        from += width;
     }
     for vector in 0..vectors {
         let own = tile.seen(attend, tile.rows.start + vector / group.heads.len());
-        let weights = &mut scratch.weights[vector * SPLIT..][..pages.len() * LANES];
-        let (weights, []) = weights.as_chunks_mut::<LANES>() else { unreachable!("whole pages") };
-        let softmax = Softmax { scores: weights, first: first * LANES, seen: &own };
+        let (weights, _) = weights[vector][..pages.len() * LANES].as_chunks_mut::<LANES>();
+        let softmax = Softmax { scores: weights, first: first * LANES, seen: own };
         scratch.split.set(vector, isa.run(softmax));
     }
-    for (from, width) in blocks(vectors, most) {
-        let weights = &scratch.weights[from * SPLIT..][..width * SPLIT];
-        let value_size = attend.layout.value_size();
+    let inside = seen.start - first * LANES..seen.end - first * LANES;
+    let value_size = attend.layout.value_size();
+    let mut from = 0;
+    while let Some(width) = width(vectors - from, widest) {
+        let (weights, inside) = (&weights[from..from + width], inside.clone());
         let sums = &mut scratch.split.sums[from * value_size..][..width * value_size];
-        isa.run(Weigh { width, weights, pages, value_size, sums });
-    }
-}
-
-/// See [`score`].
-struct Score<'a> {
-    width: usize,
-    q: &'a [f32],
-    pages: &'a [&'a [f16]],
-    scores: &'a mut [f32],
-}
-
-impl Kernel for Score<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
-        let Self { width, q, pages, scores } = self;
-        match width {
-            1 => score::<L, 1>(l, q, pages, scores),
-            2 => score::<L, 2>(l, q, pages, scores),
-            3 => score::<L, 3>(l, q, pages, scores),
-            4 => score::<L, 4>(l, q, pages, scores),
-            5 => score::<L, 5>(l, q, pages, scores),
-            REST => score::<L, REST>(l, q, pages, scores),
-            _ if L::VECTORS == 12 => score::<L, 12>(l, q, pages, scores),
-            _ => unreachable!("a block has 1 to {REST} vectors, or all"),
-        }
-    }
-}
-
-/// See [`weigh`].
-struct Weigh<'a> {
-    width: usize,
-    weights: &'a [f32],
-    pages: &'a [&'a [f16]],
-    value_size: usize,
-    sums: &'a mut [f32],
-}
-
-impl Kernel for Weigh<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
-        let Self { width, weights, pages, value_size, sums } = self;
-        let values = (pages, value_size);
-        match width {
-            1 => weigh::<L, 1>(l, weights, values, sums),
-            2 => weigh::<L, 2>(l, weights, values, sums),
-            3 => weigh::<L, 3>(l, weights, values, sums),
-            4 => weigh::<L, 4>(l, weights, values, sums),
-            5 => weigh::<L, 5>(l, weights, values, sums),
-            REST => weigh::<L, REST>(l, weights, values, sums),
-            _ if L::VECTORS == 12 => weigh::<L, 12>(l, weights, values, sums),
-            _ => unreachable!("a block has 1 to {REST} vectors, or all"),
-        }
-    }
-}
-
-/// Scores of `R` queries at all positions of the pages. `q` is `(head size, R)`, `scores` `(R, SPLIT)`.
-#[inline(always)]
-fn score<L: Lanes, const R: usize>(l: L, q: &[f32], pages: &[&[f16]], scores: &mut [f32]) {
-    for (at, page) in pages.iter().enumerate() {
-        let mut sums = [l.splat(0.0); R];
-        for (q, keys) in q.as_chunks::<R>().0.iter().zip(page.as_chunks::<LANES>().0) {
-            let keys = l.load_f16(keys);
-            for r in 0..R {
-                sums[r] = l.fma(l.splat(q[r]), keys, sums[r]);
-            }
-        }
-        for r in 0..R {
-            if let Some(to) = scores[r * SPLIT + at * LANES..].first_chunk_mut() {
-                l.store(sums[r], to);
-            }
-        }
-    }
-}
-
-/// Weighted sums of the values at all positions of the pages; those not seen have the weight 0 and
-/// some finite value, so they add nothing. `weights` is `(R, SPLIT)`, `sums` `(R, value size)`.
-#[inline(always)]
-fn weigh<L: Lanes, const R: usize>(
-    l: L,
-    weights: &[f32],
-    (pages, value_size): (&[&[f16]], usize),
-    sums: &mut [f32],
-) {
-    let (weights, []) = weights.as_chunks::<LANES>() else { unreachable!("a split is whole pages") };
-    for column in 0..value_size / LANES {
-        let mut sum = [l.splat(0.0); R];
-        for (at, page) in pages.iter().enumerate() {
-            let values = page[page.len() - value_size * LANES..].as_chunks::<LANES>().0;
-            let weights: [&[f32; LANES]; R] =
-                std::array::from_fn(|r| &weights[r * (SPLIT / LANES) + at]);
-            for (i, values) in values.iter().skip(column).step_by(value_size / LANES).enumerate() {
-                let values = l.load_f16(values);
-                for r in 0..R {
-                    sum[r] = l.fma(l.splat(weights[r][i % LANES]), values, sum[r]);
-                }
-            }
-        }
-        for r in 0..R {
-            if let Some(to) = sums[r * value_size + column * LANES..].first_chunk_mut() {
-                l.store(sum[r], to);
-            }
-        }
+        of_width!(width, R => isa.run(Weigh::<R> { weights, pages, value_size, inside, sums }));
+        from += width;
     }
 }
 

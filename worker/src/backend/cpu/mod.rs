@@ -28,6 +28,7 @@ mod pool;
 mod rope;
 mod rows;
 mod softmax;
+mod stages;
 mod strip;
 mod team;
 mod tensor;

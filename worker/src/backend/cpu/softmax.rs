@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::backend::cpu::attend::VECTORS;
 use crate::backend::cpu::function::exp;
 use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::path::Kernel;
 
 /// The greatest score where there is none. Finite, so that differences are numbers.
 const NONE: f32 = -1e30;
@@ -15,29 +16,35 @@ const LANE: [f32; LANES] =
 
 /// Turns the scores of positions `first..` into weights: `exp(score − greatest)`, 0 for those not in
 /// `seen`. Gives the greatest score and the sum of the weights.
-#[inline(always)]
-pub(crate) fn softmax<L: Lanes>(
-    l: L,
-    scores: &mut [[f32; LANES]],
-    first: usize,
-    seen: &Range<usize>,
-) -> (f32, f32) {
-    let mut greatest = l.splat(NONE);
-    for (at, scores) in scores.iter_mut().enumerate() {
-        let base = first + at * LANES;
-        if base < seen.start || base + LANES > seen.end {
-            mask(l, scores, base, seen);
+pub(crate) struct Softmax<'a> {
+    pub(crate) scores: &'a mut [[f32; LANES]],
+    pub(crate) first: usize,
+    pub(crate) seen: Range<usize>,
+}
+
+impl Kernel for Softmax<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) -> (f32, f32) {
+        let Self { scores, first, seen } = self;
+        let mut greatest = l.splat(NONE);
+        for (at, scores) in scores.iter_mut().enumerate() {
+            let base = first + at * LANES;
+            if base < seen.start || base + LANES > seen.end {
+                mask(l, scores, base, &seen);
+            }
+            greatest = l.max(greatest, l.load(scores));
         }
-        greatest = l.max(greatest, l.load(scores));
+        let greatest = l.greatest(greatest);
+        let mut sum = l.splat(0.0);
+        for scores in scores {
+            let weights = exp(l, l.sub(l.load(scores), l.splat(greatest)));
+            sum = l.add(sum, weights);
+            l.store(weights, scores);
+        }
+        (greatest, l.sum(sum))
     }
-    let greatest = l.greatest(greatest);
-    let mut sum = l.splat(0.0);
-    for scores in scores {
-        let weights = exp(l, l.sub(l.load(scores), l.splat(greatest)));
-        sum = l.add(sum, weights);
-        l.store(weights, scores);
-    }
-    (greatest, l.sum(sum))
 }
 
 /// What is not in `seen` gets the score -∞, whose weight is 0.

@@ -70,7 +70,9 @@ macro_rules! with_avx512 {
 pub(super) use with_avx512;
 
 impl Lanes for Avx512 {
-    const VECTORS: usize = 12;
+    // Of 32 registers, 24 for sums.
+    const VECTORS: usize = 24;
+
     type F = __m512;
 
     #[inline(always)]

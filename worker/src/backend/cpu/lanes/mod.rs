@@ -35,9 +35,9 @@ pub(crate) const BYTES: usize = 64;
 
 /// Sixteen numbers at a time. A value of this type is the permission to use the instructions.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
-    /// Query vectors that share a load in attention: as many as leave the sums in registers. 6, or 12
-    /// with registers for whole vectors.
+    /// Query vectors that share a load of keys or values: as many as leave the sums in registers.
     const VECTORS: usize = 6;
+
     /// Sixteen f32.
     type F: Copy;
 
