@@ -77,8 +77,7 @@ impl<B: Backend> Decoder<B> {
         c: &mut dyn Collective,
         mut cache: Option<&mut B::Cache>,
         batch: &Batch,
-        embedded: &[f32],
-        rows: &[usize],
+        (embedded, rows): (&[f32], &[usize]),
     ) -> Result<B::Tensor, StepError> {
         let mut tokens = batch.tokens.len();
         let mut sums = std::mem::take(&mut self.sums);

@@ -64,15 +64,14 @@ impl<B: Backend> Head<B> {
         rows: &[usize],
         out: &mut Vec<f32>,
     ) -> Result<(), Fault> {
-        let mut own = Vec::new();
-        if let Some(weight) = &self.weight {
-            b.logits(x, rows, weight, &mut own)?; // (rows, vocabulary of this rank)
-        }
         out.clear();
+        if let Some(weight) = &self.weight {
+            b.logits(x, rows, weight, out)?; // (rows, vocabulary of this rank)
+        }
         if c.world() == 1 {
-            *out = own;
             return Ok(());
         }
+        let own = std::mem::take(out); // (rows, vocabulary of this rank)
         let mut parts = Vec::new();
         c.gather(&own, &mut parts)?; // on rank 0: for each rank, (rows, vocabulary of that rank)
         for row in 0..rows.len() {

@@ -111,7 +111,7 @@ impl<B: Backend> Model<B> {
         let Self { backend: b, decoder, head, embedding, cache, embedded, .. } = self;
         embedding.rows(&step.batch.tokens, embedded); // (T, hidden)
         let sampled: Vec<usize> = step.batch.samples.iter().map(|sample| sample.row).collect();
-        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, embedded, &sampled)?; // (T or samples, hidden)
+        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, (embedded, &sampled))?; // (T or samples, hidden)
         if sampled.is_empty() {
             return Ok(());
         }

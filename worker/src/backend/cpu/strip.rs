@@ -224,7 +224,7 @@ impl<C: CodeBits, S: Scales, M: Minima> Integers for Packed<C, S, M> {
         sums: &mut [D::F; R],
     ) {
         let scales = self.scales.at(d, 0, part);
-        for r in 0..R {
+        for (r, sum) in sums.iter_mut().enumerate() {
             let mut dot = d.float(d.load_i32(&exact.0[r], 0));
             if M::ZERO != 0.0 {
                 let code_sum = match (S::HALVES, part) {
@@ -234,13 +234,13 @@ impl<C: CodeBits, S: Scales, M: Minima> Integers for Packed<C, S, M> {
                 };
                 dot = d.fma(d.splat(code_sum), d.splat(-M::ZERO), dot);
             }
-            sums[r] = d.fma(dot, d.mul(scales, d.splat(x.scale[r])), sums[r]);
+            *sum = d.fma(dot, d.mul(scales, d.splat(x.scale[r])), *sum);
         }
         if part + 1 == S::HALVES
             && let Some(minima) = self.minima.at(d, 0)
         {
-            for r in 0..R {
-                sums[r] = d.fma(minima, d.splat(x.scaled_sum[r]), sums[r]);
+            for (sum, scaled_sum) in sums.iter_mut().zip(&x.scaled_sum) {
+                *sum = d.fma(minima, d.splat(*scaled_sum), *sum);
             }
         }
     }
