@@ -87,6 +87,29 @@ fn a_linear_is_the_product_with_the_dequantised_matrix_for_every_kind_and_number
 }
 
 #[test]
+fn a_row_among_1_to_64_has_the_bits_it_has_alone() {
+    let mut random = Random::new(9);
+    for kind in [BlockKind::Q4_1, BlockKind::Q8_0, BlockKind::Q6K] {
+        let (columns, outputs) = (256, 48);
+        let bytes = random.blocks(kind, outputs, columns);
+        let parts = [part(Matrix::new(outputs, columns, kind, &bytes), 0..outputs)];
+        let x = random.numbers(64 * columns);
+        for backend in &mut backends() {
+            let weight = backend.matrix(&parts).unwrap();
+            let mut multiply = |x: &[f32]| {
+                let x = backend.upload(x, columns);
+                let out = backend.linear(&x, &weight);
+                bits(&numbers(backend, &out))
+            };
+            let alone: Vec<u32> = x.chunks_exact(columns).flat_map(&mut multiply).collect();
+            for rows in 1..=64 {
+                assert_eq!(multiply(&x[..rows * columns]), alone[..rows * outputs], "{rows} rows");
+            }
+        }
+    }
+}
+
+#[test]
 fn parts_of_different_kinds_with_biases_stand_one_after_another() {
     let mut random = Random::new(2);
     let kinds = [BlockKind::Q4K, BlockKind::Q4K, BlockKind::Q6K, BlockKind::F16];
