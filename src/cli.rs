@@ -137,6 +137,11 @@ const SCHEDULING: Group = Group {
     ],
 };
 const BLOCK_SIZE: Flag = flag("block-size", "TOKENS", "Tokens that a KV block holds [default: 16]");
+const KV_CACHE_DTYPE: Flag = flag(
+    "kv-cache-dtype",
+    "DTYPE",
+    "What keys and values are kept as: f16, or q8_0 for about half the memory (cpu backend, less exact) [default: f16]",
+);
 const MEMORY: Group = Group {
     title: "Memory",
     flags: &[
@@ -151,6 +156,7 @@ const MEMORY: Group = Group {
             "BYTES",
             "KV cache on each device, as 4294967296, 4096MiB or 4GiB; excludes --kv-blocks [default: by the device's memory]",
         ),
+        KV_CACHE_DTYPE,
         flag(
             "swap-space",
             "BYTES",
@@ -180,6 +186,7 @@ const MEASURED: Group = Group {
         ),
         STEP_TOKENS,
         BLOCK_SIZE,
+        KV_CACHE_DTYPE,
     ],
 };
 const DEVICE: Group = Group {

@@ -39,6 +39,7 @@ fn limits(engine: &EngineConfig) -> ServingLimits {
         block_size: engine.block_size,
         kv_blocks,
         kv_cache_bytes,
+        kv_dtype: engine.kv_dtype,
         swap_bytes: engine.swap_bytes,
         generation_max: engine.generation_max,
         queue_max: engine.waiting_max,

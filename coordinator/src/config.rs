@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use proto::worker::KvDtype;
+
 /// Bytes of the longest API key that a request can show.
 pub(crate) const API_KEY_BYTES_MAX: usize = 512;
 
@@ -36,6 +38,8 @@ pub struct ServingLimits {
     pub kv_blocks: Option<u32>,
     /// Bytes of KV cache on each rank; none: the rank decides from its memory.
     pub kv_cache_bytes: Option<u64>,
+    /// What keys and values are kept as.
+    pub kv_dtype: KvDtype,
     /// Bytes of host memory on each rank to swap KV blocks to.
     pub swap_bytes: u64,
     /// Most tokens generated for a sequence, whatever the request says.
@@ -82,6 +86,7 @@ impl Default for ServingLimits {
             block_size: 16,
             kv_blocks: None,
             kv_cache_bytes: None,
+            kv_dtype: KvDtype::F16,
             swap_bytes: 0,
             generation_max: None,
             queue_max: 1024,

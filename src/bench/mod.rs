@@ -102,6 +102,7 @@ fn order(checkpoint: &Checkpoint, load: BenchLoad) -> Result<LoadOrder, UsageErr
         block_size,
         kv_blocks: length.div_ceil(block_size).saturating_mul(batch),
         kv_cache_bytes: 0,
+        kv_dtype: load.kv_dtype,
         swap_blocks: 0,
         model_len_max: length,
         step_tokens_max: load.step_tokens_max as usize,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use checkpoint::{Checkpoint, LayerKind, LayerTensor, ModelConfig, TensorName};
+use proto::worker::KvDtype;
 use serde::Serialize;
 use worker::backend::BackendError;
 use worker::backend::cpu::{Path, read_bandwidth};
@@ -63,6 +64,8 @@ pub(crate) struct Report {
     chunk_tokens: u32,
     /// Tokens of a KV block.
     block_size: u32,
+    /// What keys and values are kept as.
+    kv_cache_dtype: &'static str,
     /// Packing the weights and reserving the cache; the file was open.
     load_seconds: f64,
     /// Resident after loading.
@@ -181,6 +184,10 @@ impl Report {
             runs: load.runs,
             chunk_tokens: load.step_tokens_max,
             block_size: load.block_size,
+            kv_cache_dtype: match load.kv_dtype {
+                KvDtype::F16 => "f16",
+                KvDtype::Q8 => "q8_0",
+            },
             load_seconds: setup.load_seconds,
             rss_bytes: setup.rss_bytes,
             weight_bytes: setup.loaded.weight_bytes,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use proto::worker::KvDtype;
+
 use crate::config::given::{Environment, Given, UsageError};
 use crate::config::meant::{self, DeviceConfig, ModelConfig};
 use crate::config::values;
@@ -37,6 +39,8 @@ pub(crate) struct BenchLoad {
     pub(crate) step_tokens_max: u32,
     /// Tokens of a KV block.
     pub(crate) block_size: u32,
+    /// What keys and values are kept as.
+    pub(crate) kv_dtype: KvDtype,
 }
 
 /// Where JSON goes.
@@ -76,6 +80,7 @@ fn load(given: &Given) -> Result<BenchLoad, UsageError> {
         runs: u32::try_from(runs).unwrap_or(u32::MAX),
         step_tokens_max: given.one("max-num-batched-tokens", values::count(1))?.unwrap_or(512),
         block_size: given.one("block-size", values::count(1))?.unwrap_or(16),
+        kv_dtype: given.one("kv-cache-dtype", values::kv_dtype)?.unwrap_or_default(),
     };
     if load.prompt == 0 && load.generate == 0 {
         let line = "--prompt and --generate are both 0: there is nothing to measure";

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use catalogue::{HubSettings, ModelReference, Patience, Secret, Settings};
+use proto::worker::KvDtype;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::given::{Environment, Given, UsageError};
@@ -118,6 +119,8 @@ pub(crate) struct EngineConfig {
     pub(crate) block_size: u32,
     /// KV cache of each device.
     pub(crate) kv_cache: KvCacheSize,
+    /// What keys and values are kept as.
+    pub(crate) kv_dtype: KvDtype,
     /// Host memory for KV blocks of each rank, in bytes.
     pub(crate) swap_bytes: u64,
 }
@@ -318,6 +321,7 @@ fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
         waiting_max: usize::try_from(waiting).unwrap_or(usize::MAX),
         block_size: given.one("block-size", values::count(1))?.unwrap_or(16),
         kv_cache: blocks.or(memory).unwrap_or(KvCacheSize::ByMemory),
+        kv_dtype: given.one("kv-cache-dtype", values::kv_dtype)?.unwrap_or_default(),
         swap_bytes: given.one("swap-space", values::bytes)?.unwrap_or(0),
     })
 }

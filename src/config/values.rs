@@ -3,6 +3,7 @@
 use std::fmt;
 
 use catalogue::ModelReference;
+use proto::worker::KvDtype;
 
 /// Where something listens: a name or an address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,15 @@ pub(crate) fn backend(text: &str) -> Result<Backend, String> {
         "candle" => Ok(Backend::Candle),
         "opencl" => Err("this build has no OpenCL backend yet: use auto, cpu or candle".to_owned()),
         _ => Err(format!("'{text}' is not one of auto, candle, cpu and opencl")),
+    }
+}
+
+/// What keys and values are kept as.
+pub(crate) fn kv_dtype(text: &str) -> Result<KvDtype, String> {
+    match text {
+        "f16" => Ok(KvDtype::F16),
+        "q8_0" => Ok(KvDtype::Q8),
+        _ => Err(format!("'{text}' is not one of f16 and q8_0")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use checkpoint::Checkpoint;
-use proto::worker::{Sampling, Slice, StepReply, StepRequest};
+use proto::worker::{KvDtype, Sampling, Slice, StepReply, StepRequest};
 use worker::collective::{Collective, local};
 use worker::shard::Shard;
 use worker::{BackendChoice, LoadOrder, Runner};
@@ -100,6 +100,7 @@ fn rank(
         block_size: 16,
         kv_blocks: LEN_MAX / 16,
         kv_cache_bytes: 0,
+        kv_dtype: KvDtype::F16,
         swap_blocks: 0,
         model_len_max: LEN_MAX.min(checkpoint.config().context),
         step_tokens_max: STEP_TOKENS,

@@ -24,6 +24,7 @@
 use std::time::Instant;
 
 use checkpoint::{Activation, BlockKind, Matrix};
+use proto::worker::KvDtype;
 use worker::backend::cpu::{CpuBackend, Path, Tensor, Weight, read_bandwidth};
 use worker::backend::{AttentionShape, Backend, CacheShape, MatrixPart, SEGMENT_COLUMNS};
 use worker::batch::{Batch, BatchSlice};
@@ -182,9 +183,17 @@ fn attention(backend: &mut CpuBackend) {
     let (query_heads, kv_heads, head_size, block_size) = (9, 3, 64, 16);
     let kv_of_query: Vec<usize> = (0..query_heads).map(|head| head / 3).collect();
     for (start, rows) in [(511_usize, 1_usize), (2047, 1), (0, 512), (1536, 512)] {
+        let dtype = KvDtype::F16;
         let blocks = (start + rows).div_ceil(block_size);
-        let shape =
-            CacheShape { layers: 1, kv_heads, head_size, block_size, blocks, swap_blocks: 0 };
+        let shape = CacheShape {
+            layers: 1,
+            kv_heads,
+            head_size,
+            block_size,
+            blocks,
+            swap_blocks: 0,
+            dtype,
+        };
         let cache = backend.cache(&shape).unwrap();
         let window = None;
         let shape =

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use checkpoint::Checkpoint;
 use fixture::{Architecture, Toy};
-use proto::worker::{Sampling, Slice, StepRequest};
+use proto::worker::{KvDtype, Sampling, Slice, StepRequest};
 use worker::collective::solo::SoloCollective;
 use worker::shard::Shard;
 use worker::{BackendChoice, LoadOrder, Runner};
@@ -64,6 +64,7 @@ fn runner(layers: usize, threads: usize) -> Runner {
         block_size: BLOCK_SIZE,
         kv_blocks: 40,
         kv_cache_bytes: 0,
+        kv_dtype: KvDtype::F16,
         swap_blocks: 0,
         model_len_max: 0,
         step_tokens_max: 64,

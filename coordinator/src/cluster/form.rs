@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use proto::worker::{Description, LoadRequest, Loaded, Loading, ShardPlan};
+use proto::worker::{Description, KvDtype, LoadRequest, Loaded, Loading, ShardPlan};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -30,6 +30,8 @@ pub(crate) struct Wish {
     pub(crate) kv_blocks: u32,
     /// Bytes of KV cache for each rank; 0: the rank decides.
     pub(crate) kv_cache_bytes: u64,
+    /// What keys and values are kept as.
+    pub(crate) kv_dtype: KvDtype,
     /// Blocks of host memory.
     pub(crate) swap_blocks: u32,
     /// Longest sequence; 0: the model's context.
@@ -144,6 +146,7 @@ fn request(wish: &Wish, epoch: u64, rank: usize, world: usize, peers: &[String])
         block_size: wish.block_size,
         kv_blocks: wish.kv_blocks,
         kv_cache_bytes: wish.kv_cache_bytes,
+        kv_dtype: wish.kv_dtype.into(),
         swap_blocks: wish.swap_blocks,
         model_len_max: wish.model_len_max,
         step_tokens_max: wish.step_tokens_max,

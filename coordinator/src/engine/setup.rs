@@ -66,6 +66,7 @@ impl EngineSetup {
             block_size: limits.block_size,
             kv_blocks: formed.map_or(limits.kv_blocks.unwrap_or(0), |capacity| capacity.blocks),
             kv_cache_bytes: limits.kv_cache_bytes.filter(|_| formed.is_none()).unwrap_or(0),
+            kv_dtype: limits.kv_dtype,
             swap_blocks: self.swap_blocks(),
             model_len_max: limits.model_len_wanted(self.model.context)?,
             step_tokens_max: limits.step_tokens_max,

@@ -15,6 +15,7 @@ pub mod candle;
 pub mod cpu;
 
 use checkpoint::{Activation, Matrix};
+use proto::worker::KvDtype;
 
 use crate::batch::Batch;
 
@@ -98,6 +99,8 @@ pub struct CacheShape {
     pub blocks: usize,
     /// Blocks in host memory, to swap to.
     pub swap_blocks: usize,
+    /// What keys and values are kept as; a backend of f32 may keep more than [`KvDtype::F16`].
+    pub dtype: KvDtype,
 }
 
 /// Attention of one layer as this rank sees it.
@@ -185,7 +188,7 @@ pub trait Backend: Send + 'static {
     /// Reserves the KV cache. Memory that no block has touched yet should cost nothing.
     ///
     /// # Errors
-    /// [`BackendError::Memory`].
+    /// [`BackendError::Memory`]; [`BackendError::Unsupported`] for a dtype that it cannot keep.
     fn cache(&mut self, shape: &CacheShape) -> Result<Self::Cache, BackendError>;
 
     // In a step.

@@ -1,12 +1,15 @@
 //! What a rank is told to load, checked.
 
 use checkpoint::ModelConfig;
-use proto::worker::{LoadRequest, ShardPlan};
+use proto::worker::{KvDtype, LoadRequest, ShardPlan};
 
 use crate::shard::{Shard, ShardError};
 
 /// Tokens a block may hold. More would only waste the end of every sequence.
 const BLOCK_SIZE_MAX: usize = 1024;
+
+/// Numbers of a head that share a scale in a cache of [`KvDtype::Q8`].
+const KV_GROUP: usize = 32;
 
 /// Take this rank, with this much room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct LoadOrder {
     pub kv_blocks: usize,
     /// Bytes for the KV cache; 0: this rank decides.
     pub kv_cache_bytes: u64,
+    /// What keys and values are kept as.
+    pub kv_dtype: KvDtype,
     /// Blocks in host memory, to swap to.
     pub swap_blocks: usize,
     /// Tokens of the longest sequence; 0: the model's context.
@@ -60,6 +65,14 @@ pub enum OrderError {
         /// Ranks there are.
         world: usize,
     },
+    /// A dtype that this version does not know.
+    #[error("{0} is no KV dtype of this version")]
+    Dtype(i32),
+    /// Heads that are not whole groups of numbers with a scale.
+    #[error(
+        "--kv-cache-dtype q8_0 takes heads of a multiple of {KV_GROUP} numbers; this model's have {0}"
+    )]
+    HeadSize(usize),
     /// A number out of its range.
     #[error("{name} is {value}; it may be {min} to {max}")]
     Range {
@@ -93,6 +106,8 @@ impl LoadOrder {
             block_size: request.block_size as usize,
             kv_blocks: request.kv_blocks as usize,
             kv_cache_bytes: request.kv_cache_bytes,
+            kv_dtype: KvDtype::try_from(request.kv_dtype)
+                .map_err(|_| OrderError::Dtype(request.kv_dtype))?,
             swap_blocks: request.swap_blocks as usize,
             model_len_max: request.model_len_max as usize,
             step_tokens_max: request.step_tokens_max as usize,
@@ -112,6 +127,9 @@ impl LoadOrder {
         check_size("the longest sequence", self.model_len_max, 0, config.context)?;
         check_size("tokens of a step", self.step_tokens_max, 1, u32_max)?;
         check_size("sequences of a step", self.step_sequences_max, 1, u32_max)?;
+        if self.kv_dtype == KvDtype::Q8 && !config.head_size.is_multiple_of(KV_GROUP) {
+            return Err(OrderError::HeadSize(config.head_size));
+        }
         let blocks_max = u32_max / self.block_size; // slots are numbered in 32 bits
         check_size("KV blocks", self.kv_blocks, 0, blocks_max)?;
         check_size("swap blocks", self.swap_blocks, 0, blocks_max)

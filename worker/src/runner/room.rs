@@ -57,11 +57,14 @@ pub(super) fn shape(
         block_size: order.block_size,
         blocks,
         swap_blocks: order.swap_blocks,
+        dtype: order.kv_dtype,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proto::worker::KvDtype;
+
     use super::*;
     use crate::shard::Shard;
 
@@ -74,6 +77,7 @@ mod tests {
             block_size: 16,
             kv_blocks: 0,
             kv_cache_bytes: 0,
+            kv_dtype: KvDtype::F16,
             swap_blocks: 0,
             model_len_max: 100,
             step_tokens_max: 64,

@@ -5,7 +5,7 @@ use std::thread;
 
 use checkpoint::Checkpoint;
 use fixture::{Architecture, Toy};
-use proto::worker::{Sampling, Slice, StepReply, StepRequest};
+use proto::worker::{KvDtype, Sampling, Slice, StepReply, StepRequest};
 use worker::collective::local;
 use worker::shard::Shard;
 use worker::{BackendChoice, LoadError, LoadOrder, Runner};
@@ -55,6 +55,7 @@ pub(crate) fn order(shard: Shard) -> LoadOrder {
         block_size: BLOCK_SIZE,
         kv_blocks: 40,
         kv_cache_bytes: 0,
+        kv_dtype: KvDtype::F16,
         swap_blocks: 6,
         model_len_max: 0,
         step_tokens_max: 64,

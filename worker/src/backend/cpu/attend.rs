@@ -10,19 +10,21 @@
 #![expect(unsafe_code, reason = "threads write to parts of one slice")]
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use half::f16;
+use proto::worker::KvDtype;
 
 use crate::backend::AttentionShape;
 use crate::backend::cpu::cache::Layout;
 use crate::backend::cpu::disjoint::Disjoint;
 use crate::backend::cpu::lanes::{LANES, Lanes};
-use crate::backend::cpu::pages::pages;
+use crate::backend::cpu::pages::{Dequantise, PAGES_MAX, pages};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::plan::{HeadGroup, Item, Plan, RowTile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::softmax::{Folded, Softmax};
-use crate::backend::cpu::stages::{Score, Weigh, Widest, of_width, width};
+use crate::backend::cpu::stages::{Number, Score, Weigh, Widest, of_width, width};
 use crate::backend::cpu::team::Team;
 use crate::batch::Batch;
 
@@ -57,6 +59,8 @@ struct Scratch {
     split: Folded,
     /// Pages put together from small blocks.
     gathered: Vec<f16>,
+    /// Pages whose codes became numbers.
+    numbers: Vec<f32>,
 }
 
 /// Attention of all rows. `out` is `(T, query heads × head size)`.
@@ -185,8 +189,7 @@ fn gather_queries(attend: &Attend<'_>, plan: &Plan, item: Item, to: &mut Vec<f32
     }
 }
 
-/// Scores, weights and weighted values of one split, to `scratch.split`. Each stage is a kernel of its
-/// own for each number of vectors: small functions keep their sums in registers.
+/// Scores, weights and weighted values of one split, to `scratch.split`.
 fn one_split(
     isa: Isa,
     attend: &Attend<'_>,
@@ -194,33 +197,71 @@ fn one_split(
     split: usize,
     scratch: &mut Scratch,
 ) {
+    let Scratch { q, weights, split: to, gathered, numbers, .. } = scratch;
+    let layout = attend.layout;
     let seen = tile.seen_by_any(attend);
     let seen = seen.start.max(split * SPLIT)..seen.end.min((split + 1) * SPLIT);
+    let count = seen.end.div_ceil(LANES) - seen.start / LANES;
+    let stored = &pages(attend, tile, group.kv_head, &seen, gathered)[..count];
+    let (weights, _) = weights.as_chunks_mut::<SPLIT>(); // (VECTORS, SPLIT)
+    let work = Work { attend, tile, vectors: tile.rows.len() * group.heads.len(), seen };
+    match layout.dtype {
+        KvDtype::F16 => stages(isa, &work, (q, stored), weights, to),
+        KvDtype::Q8 => {
+            let size = layout.numbers();
+            numbers.resize(PAGES_MAX * size, 0.0); // (pages, keys and values)
+            isa.run(Dequantise { layout, pages: stored, numbers });
+            let mut pages: [&[f32]; PAGES_MAX] = [&[]; PAGES_MAX];
+            for (page, numbers) in pages.iter_mut().zip(numbers.chunks_exact(size)) {
+                *page = numbers;
+            }
+            stages(isa, &work, (q, &pages[..count]), weights, to);
+        }
+    }
+}
+
+/// What the stages of a split have to do.
+struct Work<'a> {
+    attend: &'a Attend<'a>,
+    tile: &'a RowTile,
+    /// Queries of the item.
+    vectors: usize,
+    /// Positions of the split that any of them sees.
+    seen: Range<usize>,
+}
+
+/// Each stage is a kernel of its own for each number of vectors: small functions keep their sums in
+/// registers.
+fn stages<N: Number>(
+    isa: Isa,
+    Work { attend, tile, vectors, seen }: &Work<'_>,
+    (q, pages): (&[f32], &[&[N]]),
+    weights: &mut [[f32; SPLIT]],
+    to: &mut Folded,
+) {
+    let vectors = *vectors;
     let first = seen.start / LANES;
-    let pages = pages(attend, tile, group.kv_head, &seen, &mut scratch.gathered);
-    let pages = &pages[..seen.end.div_ceil(LANES) - first];
-    let vectors = tile.rows.len() * group.heads.len();
-    let (weights, _) = scratch.weights.as_chunks_mut::<SPLIT>(); // (VECTORS, SPLIT)
+    let heads = vectors / tile.rows.len();
     let widest = isa.run(Widest);
     let mut from = 0;
     while let Some(width) = width(vectors - from, widest) {
-        let (q, weights) = (scratch.q.as_slice(), &mut weights[from..from + width]);
-        of_width!(width, R => isa.run(Score::<R> { q, from, pages, weights }));
+        let weights = &mut weights[from..from + width];
+        of_width!(width, R => isa.run(Score::<R, N> { q, from, pages, weights }));
         from += width;
     }
-    for vector in 0..vectors {
-        let own = tile.seen(attend, tile.rows.start + vector / group.heads.len());
-        let (weights, _) = weights[vector][..pages.len() * LANES].as_chunks_mut::<LANES>();
+    for (vector, weights) in weights.iter_mut().enumerate().take(vectors) {
+        let own = tile.seen(attend, tile.rows.start + vector / heads);
+        let (weights, _) = weights[..pages.len() * LANES].as_chunks_mut::<LANES>();
         let softmax = Softmax { scores: weights, first: first * LANES, seen: own };
-        scratch.split.set(vector, isa.run(softmax));
+        to.set(vector, isa.run(softmax));
     }
     let inside = seen.start - first * LANES..seen.end - first * LANES;
     let value_size = attend.layout.value_size();
     let mut from = 0;
     while let Some(width) = width(vectors - from, widest) {
         let (weights, inside) = (&weights[from..from + width], inside.clone());
-        let sums = &mut scratch.split.sums[from * value_size..][..width * value_size];
-        of_width!(width, R => isa.run(Weigh::<R> { weights, pages, value_size, inside, sums }));
+        let sums = &mut to.sums[from * value_size..][..width * value_size];
+        of_width!(width, R => isa.run(Weigh::<R, N> { weights, pages, value_size, inside, sums }));
         from += width;
     }
 }

@@ -1,13 +1,20 @@
-//! The KV cache: f16, laid out for [`crate::backend::cpu::attend`].
+//! The KV cache, laid out for [`crate::backend::cpu::attend`].
 //!
 //! Positions of a block come in *pages* of [`LANES`]. A page of keys holds, for each of the head's
 //! numbers, that number of all 16 positions, so that scores of 16 positions come out in one vector. A
 //! page of values holds the 16 positions one after another, each padded to whole vectors.
+//!
+//! With [`KvDtype::F16`] these numbers are f16. With [`KvDtype::Q8`] they are codes of a byte, in the same
+//! order, and behind both pages stand the scales, f16: for every [`GROUP`] numbers of a head, those of
+//! the 16 positions for the keys; for every position, those of its groups for the values. A number is
+//! its code times its scale.
 
 use half::f16;
+use proto::worker::KvDtype;
 
 use crate::backend::cpu::lanes::LANES;
 use crate::backend::cpu::memory::Region;
+use crate::backend::cpu::tensor::GROUP;
 use crate::backend::{BackendError, CacheShape};
 
 /// KV blocks of all layers of this rank, on the device and in host memory. Here these are the same
@@ -15,7 +22,7 @@ use crate::backend::{BackendError, CacheShape};
 #[derive(Debug)]
 pub struct Cache {
     pub(crate) layout: Layout,
-    /// For each layer, its blocks.
+    /// For each layer, its blocks; of codes, two in place of each f16.
     layers: Vec<Region<f16>>,
     /// For each layer, its swapped blocks.
     swapped: Vec<Region<f16>>,
@@ -27,11 +34,13 @@ pub(crate) struct Layout {
     pub(crate) kv_heads: usize,
     pub(crate) head_size: usize,
     pub(crate) block_size: usize,
+    pub(crate) dtype: KvDtype,
 }
 
 impl Layout {
     pub(crate) fn new(shape: &CacheShape) -> Self {
-        Self { kv_heads: shape.kv_heads, head_size: shape.head_size, block_size: shape.block_size }
+        let CacheShape { kv_heads, head_size, block_size, dtype, .. } = *shape;
+        Self { kv_heads, head_size, block_size, dtype }
     }
 
     /// Numbers a value takes, padded to whole vectors.
@@ -49,24 +58,47 @@ impl Layout {
         self.value_size() * LANES
     }
 
+    /// Groups of a head that have a scale each.
+    pub(crate) fn groups(&self) -> usize {
+        self.head_size / GROUP
+    }
+
+    /// Numbers in a page of keys and its page of values.
+    pub(crate) fn numbers(&self) -> usize {
+        self.key_page() + self.value_page()
+    }
+
+    /// What a page of keys and its page of values take, counted in f16.
+    pub(crate) fn stored(&self) -> usize {
+        match self.dtype {
+            KvDtype::F16 => self.numbers(),
+            KvDtype::Q8 => self.numbers() / 2 + 2 * self.groups() * LANES,
+        }
+    }
+
     fn pages(&self) -> usize {
         self.block_size.div_ceil(LANES)
     }
 
-    /// Numbers in a block of one layer.
+    /// What a block of one layer takes, counted in f16.
     pub(crate) fn block(&self) -> usize {
-        self.kv_heads * self.pages() * (self.key_page() + self.value_page())
+        self.kv_heads * self.pages() * self.stored()
     }
 
     /// Where a page of keys begins; that of the values follows.
     pub(crate) fn page(&self, block: usize, head: usize, page: usize) -> usize {
-        block * self.block() + (head * self.pages() + page) * (self.key_page() + self.value_page())
+        block * self.block() + (head * self.pages() + page) * self.stored()
     }
 }
 
 impl Cache {
     pub(crate) fn new(shape: &CacheShape, memory: u64) -> Result<Self, BackendError> {
         let layout = Layout::new(shape);
+        if layout.dtype == KvDtype::Q8 && !layout.head_size.is_multiple_of(GROUP) {
+            let head_size = layout.head_size;
+            let what = format!("heads of {head_size} numbers are not whole groups of {GROUP}");
+            return Err(BackendError::Unsupported { backend: "cpu", what });
+        }
         let wanted = block_bytes(shape) * (shape.blocks as u64 + shape.swap_blocks as u64);
         if wanted > memory {
             return Err(BackendError::Memory { what: "KV cache", wanted, available: memory });

@@ -4,7 +4,9 @@
 
 use std::sync::OnceLock;
 
+use bytemuck::{cast, cast_slice_mut};
 use half::f16;
+use proto::worker::KvDtype;
 
 use crate::backend::AttentionShape;
 use crate::backend::cpu::cache::Layout;
@@ -13,7 +15,7 @@ use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::rows::norm_row;
 use crate::backend::cpu::team::Team;
-use crate::backend::cpu::tensor::rows_a_grain;
+use crate::backend::cpu::tensor::{GROUP, code, rows_a_grain};
 
 /// Positions tabulated at a time.
 const PAGE: usize = 256;
@@ -85,7 +87,7 @@ pub(crate) fn rope_append(
     let shape = append.shape;
     let wide = (shape.query_heads + 2 * shape.kv_heads) * shape.head_size;
     let narrow = shape.query_heads * shape.head_size;
-    let layer = Disjoint::new(layer);
+    let layer = Slots::new(append.layout, layer);
     let grain = rows_a_grain(2 * wide);
     let rows = append.positions.len();
     by_rows(team, rows, grain, (qkv, wide), (out, narrow), &|rows, qkv, out| {
@@ -93,12 +95,28 @@ pub(crate) fn rope_append(
     });
 }
 
+/// A layer's cache, in the pieces that rows write.
+enum Slots<'a> {
+    F16(Disjoint<'a, f16>),
+    /// Codes; two in place of a scale.
+    Q8(Disjoint<'a, i8>),
+}
+
+impl<'a> Slots<'a> {
+    fn new(layout: &Layout, layer: &'a mut [f16]) -> Self {
+        match layout.dtype {
+            KvDtype::F16 => Self::F16(Disjoint::new(layer)),
+            KvDtype::Q8 => Self::Q8(Disjoint::new(cast_slice_mut(layer))),
+        }
+    }
+}
+
 struct RopeRows<'a> {
     rows: std::ops::Range<usize>,
     qkv: &'a mut [f32],
     out: &'a mut [f32],
     append: Append<'a>,
-    layer: &'a Disjoint<'a, f16>,
+    layer: &'a Slots<'a>,
 }
 
 impl Kernel for RopeRows<'_> {
@@ -130,7 +148,12 @@ impl Kernel for RopeRows<'_> {
                     norm_row(l, k, weight, epsilon);
                 }
                 rotate(k, cos, sin);
-                append_head(l, layout, self.layer, (slot, at), (k, v));
+                match self.layer {
+                    Slots::F16(layer) => append_head(l, layout, layer, (slot, at), (k, v)),
+                    Slots::Q8(layer) => {
+                        append_quantised(l, layout, layer, (slot, at), (k, v));
+                    }
+                }
             }
         }
     }
@@ -169,6 +192,55 @@ fn append_head<L: Lanes>(
         // SAFETY: this slot and head are this row's alone.
         unsafe { layer.part(from..from + LANES) }.copy_from_slice(&to_f16(l, v));
     }
+}
+
+/// Puts a head's k and v in their slot, as codes and scales.
+#[inline(always)]
+fn append_quantised<L: Lanes>(
+    l: L,
+    layout: &Layout,
+    layer: &Disjoint<'_, i8>,
+    (slot, head): (usize, usize),
+    (k, v): (&[f32], &[f32]),
+) {
+    let (block, within) = (slot / layout.block_size, slot % layout.block_size);
+    let (page, lane) = (within / LANES, within % LANES);
+    let keys = size_of::<f16>() * layout.page(block, head, page);
+    let values = keys + layout.key_page() + lane * layout.value_size();
+    let key_scales = keys + layout.numbers();
+    let value_scales = key_scales + size_of::<f16>() * layout.groups() * (LANES + lane);
+    let scale_at = |start, at| start + size_of::<f16>() * at..start + size_of::<f16>() * (at + 1);
+    for (at, k) in k.as_chunks::<GROUP>().0.iter().enumerate() {
+        let (codes, scale) = to_q8(l, k);
+        for (i, code) in codes.into_iter().enumerate() {
+            // SAFETY: this slot and head are this row's alone.
+            unsafe { layer.set(keys + (at * GROUP + i) * LANES + lane, code) };
+        }
+        // SAFETY: as above.
+        unsafe { layer.part(scale_at(key_scales, at * LANES + lane)) }.copy_from_slice(&scale);
+    }
+    for (at, v) in v.as_chunks::<GROUP>().0.iter().enumerate() {
+        let (codes, scale) = to_q8(l, v);
+        let from = values + at * GROUP;
+        // SAFETY: this slot and head are this row's alone.
+        unsafe { layer.part(from..from + GROUP) }.copy_from_slice(&codes);
+        // SAFETY: as above.
+        unsafe { layer.part(scale_at(value_scales, at)) }.copy_from_slice(&scale);
+    }
+}
+
+/// The codes of a group, and the bytes of their scale, kept finite.
+#[inline(always)]
+fn to_q8<L: Lanes>(l: L, x: &[f32; GROUP]) -> ([i8; GROUP], [i8; 2]) {
+    let ([low, high], []) = x.as_chunks::<LANES>() else { unreachable!("a group is two vectors") };
+    let (low, high) = (l.load(low), l.load(high));
+    let greatest = l.greatest(l.max(l.abs(low), l.abs(high)));
+    let scale = to_f16(l, &[greatest / 127.0])[0];
+    // What is too small for a scale is 0.
+    let divisor = l.splat(if scale == f16::ZERO { f32::INFINITY } else { scale.to_f32() });
+    let mut codes = [0; GROUP];
+    l.store_i8(code(l, l.div(low, divisor)), code(l, l.div(high, divisor)), &mut codes);
+    (codes, cast(scale))
 }
 
 /// Up to a vector of numbers, rounded and kept finite; 0 beyond.

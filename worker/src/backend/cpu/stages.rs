@@ -42,18 +42,37 @@ impl Kernel for Widest {
     }
 }
 
+/// What numbers of a page are.
+pub(crate) trait Number: Copy {
+    fn load<L: Lanes>(l: L, x: &[Self; LANES]) -> L::F;
+}
+
+impl Number for f16 {
+    #[inline(always)]
+    fn load<L: Lanes>(l: L, x: &[Self; LANES]) -> L::F {
+        l.load_f16(x)
+    }
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn load<L: Lanes>(l: L, x: &[Self; LANES]) -> L::F {
+        l.load(x)
+    }
+}
+
 /// Scores of `R` queries at all positions of the pages.
-pub(crate) struct Score<'a, const R: usize> {
+pub(crate) struct Score<'a, const R: usize, N> {
     /// `(head size, VECTORS)`
     pub(crate) q: &'a [f32],
     /// The first of the queries.
     pub(crate) from: usize,
-    pub(crate) pages: &'a [&'a [f16]],
+    pub(crate) pages: &'a [&'a [N]],
     /// Where scores go. `(R, SPLIT)`
     pub(crate) weights: &'a mut [[f32; SPLIT]],
 }
 
-impl<const R: usize> Kernel for Score<'_, R> {
+impl<const R: usize, N: Number> Kernel for Score<'_, R, N> {
     type Output = ();
 
     #[inline(always)]
@@ -68,7 +87,7 @@ impl<const R: usize> Kernel for Score<'_, R> {
         for (at, page) in self.pages.iter().enumerate() {
             let mut sums = [l.splat(0.0); R];
             for (q, keys) in q.iter().zip(page.as_chunks::<LANES>().0) {
-                let keys = l.load_f16(keys);
+                let keys = N::load(l, keys);
                 for r in 0..R {
                     sums[r] = l.fma(l.splat(q[self.from + r]), keys, sums[r]);
                 }
@@ -83,17 +102,17 @@ impl<const R: usize> Kernel for Score<'_, R> {
 }
 
 /// Weighted sums of the values at positions `inside` of the pages, for `R` queries.
-pub(crate) struct Weigh<'a, const R: usize> {
+pub(crate) struct Weigh<'a, const R: usize, N> {
     /// `(R, SPLIT)`
     pub(crate) weights: &'a [[f32; SPLIT]],
-    pub(crate) pages: &'a [&'a [f16]],
+    pub(crate) pages: &'a [&'a [N]],
     pub(crate) value_size: usize,
     pub(crate) inside: Range<usize>,
     /// `(R, value size)`
     pub(crate) sums: &'a mut [f32],
 }
 
-impl<const R: usize> Kernel for Weigh<'_, R> {
+impl<const R: usize, N: Number> Kernel for Weigh<'_, R, N> {
     type Output = ();
 
     #[inline(always)]
@@ -116,7 +135,7 @@ impl<const R: usize> Kernel for Weigh<'_, R> {
                     if let Some(values) = values[i * value_size + column..].first_chunk()
                         && position < SPLIT
                     {
-                        let values = l.load_f16(values);
+                        let values = N::load(l, values);
                         for r in 0..R {
                             sum[r] = l.fma(l.splat(weights[r][position]), values, sum[r]);
                         }

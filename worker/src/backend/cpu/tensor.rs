@@ -147,7 +147,8 @@ fn quantise_group<L: Lanes>(l: L, x: &[f32; GROUP], group: &mut Group) {
     let (low, high) = (l.load(low), l.load(high));
     let greatest = l.greatest(l.max(l.abs(low), l.abs(high)));
     let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-    let (low, high) = (code(l, low, inverse), code(l, high, inverse));
+    let inverse = l.splat(inverse);
+    let (low, high) = (code(l, l.mul(low, inverse)), code(l, l.mul(high, inverse)));
     l.store_i8(low, high, &mut group.codes);
     group.scale = greatest / 127.0;
     group.first_sum = l.sum(low);
@@ -157,9 +158,8 @@ fn quantise_group<L: Lanes>(l: L, x: &[f32; GROUP], group: &mut Group) {
 
 /// Rounds to a whole number from -127 to 127, ties to even.
 #[inline(always)]
-fn code<L: Lanes>(l: L, x: L::F, inverse: f32) -> L::F {
+pub(crate) fn code<L: Lanes>(l: L, x: L::F) -> L::F {
     let round = l.splat(12_582_912.0); // 1.5 × 2²³
-    let x = l.mul(x, l.splat(inverse));
     let inside = l.max(l.min(x, l.splat(127.0)), l.splat(-127.0));
     l.sub(l.add(inside, round), round)
 }

@@ -1,6 +1,7 @@
 //! Rotary embedding, the KV cache and attention.
 
 use half::f16;
+use proto::worker::KvDtype;
 
 use super::support::{Random, backends, batch, bits, numbers};
 use crate::backend::cpu::{Cache, CpuBackend, Rope};
@@ -15,14 +16,66 @@ struct Case {
     head_size: usize,
     window: Option<usize>,
     normed: bool,
+    dtype: KvDtype,
 }
 
-const CASES: [Case; 5] = [
-    Case { query_heads: 9, kv_heads: 3, head_size: 64, window: None, normed: false },
-    Case { query_heads: 4, kv_heads: 1, head_size: 96, window: Some(37), normed: true },
-    Case { query_heads: 3, kv_heads: 3, head_size: 8, window: Some(1), normed: false },
-    Case { query_heads: 2, kv_heads: 2, head_size: 40, window: None, normed: true },
-    Case { query_heads: 30, kv_heads: 1, head_size: 16, window: Some(300), normed: false },
+const CASES: [Case; 7] = [
+    Case {
+        query_heads: 9,
+        kv_heads: 3,
+        head_size: 64,
+        window: None,
+        normed: false,
+        dtype: KvDtype::F16,
+    },
+    Case {
+        query_heads: 9,
+        kv_heads: 3,
+        head_size: 64,
+        window: None,
+        normed: false,
+        dtype: KvDtype::Q8,
+    },
+    Case {
+        query_heads: 5,
+        kv_heads: 1,
+        head_size: 96,
+        window: Some(37),
+        normed: true,
+        dtype: KvDtype::Q8,
+    },
+    Case {
+        query_heads: 4,
+        kv_heads: 1,
+        head_size: 96,
+        window: Some(37),
+        normed: true,
+        dtype: KvDtype::F16,
+    },
+    Case {
+        query_heads: 3,
+        kv_heads: 3,
+        head_size: 8,
+        window: Some(1),
+        normed: false,
+        dtype: KvDtype::F16,
+    },
+    Case {
+        query_heads: 2,
+        kv_heads: 2,
+        head_size: 40,
+        window: None,
+        normed: true,
+        dtype: KvDtype::F16,
+    },
+    Case {
+        query_heads: 30,
+        kv_heads: 1,
+        head_size: 16,
+        window: Some(300),
+        normed: false,
+        dtype: KvDtype::F16,
+    },
 ];
 
 impl Case {
@@ -51,8 +104,15 @@ impl Case {
 
     fn cache(&self, backend: &mut CpuBackend, block_size: usize, blocks: usize) -> Cache {
         let (kv_heads, head_size) = (self.kv_heads, self.head_size);
-        let shape =
-            CacheShape { layers: 2, kv_heads, head_size, block_size, blocks, swap_blocks: 3 };
+        let shape = CacheShape {
+            layers: 2,
+            kv_heads,
+            head_size,
+            block_size,
+            blocks,
+            swap_blocks: 3,
+            dtype: self.dtype,
+        };
         backend.cache(&shape).unwrap()
     }
 }
@@ -84,7 +144,7 @@ impl Layer {
         numbers(backend, &out)
     }
 
-    /// The same for one whole sequence in f64, k and v rounded to f16.
+    /// The same for one whole sequence in f64, k and v rounded as the cache keeps them.
     fn plain(&self, qkv: &[f32]) -> Vec<f64> {
         let Case { query_heads, kv_heads, head_size, .. } = self.case;
         let shape = self.case.shape();
@@ -127,9 +187,8 @@ impl Layer {
     fn plain_head(&self, position: usize, at: usize, head: &[f32]) -> Vec<f64> {
         let Case { query_heads, kv_heads, head_size, .. } = self.case;
         let mut x: Vec<f64> = head.iter().map(|&x| f64::from(x)).collect();
-        let half = |x: f64| f64::from(f16::from_f64(x).to_f32());
         if at >= query_heads + kv_heads {
-            return x.into_iter().map(half).collect();
+            return self.kept(x);
         }
         if let Some((query, key)) = &self.norms {
             let weight = if at < query_heads { query } else { key };
@@ -143,8 +202,24 @@ impl Layer {
             x[i] = 1.25 * (a * cos - b * sin);
             x[i + head_size / 2] = 1.25 * (b * cos + a * sin);
         }
-        if at < query_heads { x } else { x.into_iter().map(half).collect() }
+        if at < query_heads { x } else { self.kept(x) }
     }
+
+    /// A head of k or v as the cache gives it back.
+    fn kept(&self, x: Vec<f64>) -> Vec<f64> {
+        match self.case.dtype {
+            KvDtype::F16 => x.into_iter().map(|x| f64::from(f16::from_f64(x).to_f32())).collect(),
+            KvDtype::Q8 => x.chunks(32).flat_map(quantised).collect(),
+        }
+    }
+}
+
+/// 32 numbers as codes from -127 to 127 times a scale.
+fn quantised(x: &[f64]) -> Vec<f64> {
+    let greatest = x.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let scale = f64::from(f16::from_f64(greatest / 127.0).to_f32());
+    let code = |x: &f64| (x / scale).round_ties_even().clamp(-127.0, 127.0);
+    x.iter().map(|x| code(x) * scale).collect()
 }
 
 /// A shuffled block table for `tokens` out of `blocks`.
@@ -166,7 +241,9 @@ fn attention_is_the_softmax_of_scores_times_values() {
             let qkv = random.numbers(tokens * case.width());
             let out = layer.step(&mut backend, &qkv, &batch(16, &[(0, tokens, &table)]));
             for (out, wanted) in out.iter().zip(layer.plain(&qkv)) {
-                assert!((f64::from(*out) - wanted).abs() < 2e-3, "{out} for {wanted}");
+                // f32 and f64 may choose codes one apart where a number lies between two.
+                let near = if case.dtype == KvDtype::F16 { 2e-3 } else { 2e-2 };
+                assert!((f64::from(*out) - wanted).abs() < near, "{out} for {wanted}");
             }
         }
     }
@@ -212,20 +289,21 @@ fn a_rows_bits_depend_neither_on_cuts_nor_mates_nor_blocks_nor_threads_nor_path(
 
 #[test]
 fn blocks_are_copied_and_swapped_with_all_their_layers() {
-    let case = CASES[0];
-    let mut backend = CpuBackend::new(1).unwrap();
-    let mut layer = Layer::new(case, &mut backend, 16, 8);
-    let qkv = Random::new(4).numbers(20 * case.width());
-    let whole = layer.step(&mut backend, &qkv, &batch(16, &[(0, 20, &[2, 5])]));
-    backend.copy_blocks(&mut layer.cache, &[(2, 0), (5, 7)]);
-    backend.swap_out(&mut layer.cache, &[(0, 2), (7, 1)]).unwrap();
-    let last = &qkv[19 * case.width()..];
-    let noise = Random::new(5).numbers(128 * case.width());
-    let all = [0, 1, 2, 3, 4, 5, 6, 7];
-    layer.step(&mut backend, &noise, &batch(16, &[(0, 128, &all)]));
-    backend.swap_in(&mut layer.cache, &[(2, 4), (1, 3)]);
-    let again = layer.step(&mut backend, last, &batch(16, &[(19, 1, &[4, 3])]));
-    assert_eq!(bits(&again), bits(&whole[whole.len() - again.len()..]));
+    for case in [CASES[0], CASES[1]] {
+        let mut backend = CpuBackend::new(1).unwrap();
+        let mut layer = Layer::new(case, &mut backend, 16, 8);
+        let qkv = Random::new(4).numbers(20 * case.width());
+        let whole = layer.step(&mut backend, &qkv, &batch(16, &[(0, 20, &[2, 5])]));
+        backend.copy_blocks(&mut layer.cache, &[(2, 0), (5, 7)]);
+        backend.swap_out(&mut layer.cache, &[(0, 2), (7, 1)]).unwrap();
+        let last = &qkv[19 * case.width()..];
+        let noise = Random::new(5).numbers(128 * case.width());
+        let all = [0, 1, 2, 3, 4, 5, 6, 7];
+        layer.step(&mut backend, &noise, &batch(16, &[(0, 128, &all)]));
+        backend.swap_in(&mut layer.cache, &[(2, 4), (1, 3)]);
+        let again = layer.step(&mut backend, last, &batch(16, &[(19, 1, &[4, 3])]));
+        assert_eq!(bits(&again), bits(&whole[whole.len() - again.len()..]));
+    }
 }
 
 #[test]
@@ -239,8 +317,13 @@ fn a_cache_beyond_memory_is_refused_and_a_large_one_costs_nothing_until_used() {
         block_size: 16,
         blocks: 1,
         swap_blocks: 0,
+        dtype: KvDtype::F16,
     };
     assert_eq!(backend.block_bytes(&shape), 4 * 2 * 2 * 64 * 16 * 2);
+    let small = CacheShape { dtype: KvDtype::Q8, ..shape };
+    assert_eq!(backend.block_bytes(&small), 4 * 2 * 2 * (64 + 2 * 2) * 16);
+    let odd = CacheShape { head_size: 40, ..small };
+    assert!(matches!(backend.cache(&odd), Err(BackendError::Unsupported { .. })));
     shape.blocks = usize::try_from(memory / backend.block_bytes(&shape)).unwrap() + 1;
     assert!(matches!(backend.cache(&shape), Err(BackendError::Memory { .. })));
     shape.blocks /= 2;
