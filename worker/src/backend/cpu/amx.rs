@@ -2,9 +2,9 @@
 //!
 //! A tile register holds 16 rows of 64 bytes, and one instruction multiplies two of them: here the
 //! codes of 16 rows of x with those of a strip, to 16 × 16 exact sums in i32. Scaling these takes most
-//! of the time, at four vector instructions a row of sums. So the multiplication of the strips to come
-//! runs beside it. Sums are scaled and added up in the same order and by the same operations as
-//! everywhere else, so that the bits are the same.
+//! of the time, at four vector instructions a row of sums. The two do not run beside one another on the
+//! CPUs that we measured, so they take turns, some strips at a time. Sums are scaled and added up in the
+//! same order and by the same operations as everywhere else, so that the bits are the same.
 //!
 //! There are no intrinsics for tile registers in stable Rust, and compilers do not use them either:
 //! they belong to this module, between [`Tiles::configure`] and its end.
@@ -21,11 +21,11 @@ use bytemuck::Zeroable;
 
 use crate::backend::cpu::lanes::{Avx512, BYTES, Dots, LANES, Lanes};
 use crate::backend::cpu::linear::{Job, finish_sums, finish_totals};
-use crate::backend::cpu::path::Product;
+use crate::backend::cpu::path::Kernel;
 use crate::backend::cpu::strip::{STEPS, Strip};
 use crate::backend::cpu::tensor::{BLOCK, GROUP, RowBlock, blocks_of};
 
-/// Rooms for sums: those to come and those in use.
+/// Products that are made in a turn: their sums stay in the first-level cache.
 const ROOMS: usize = 16;
 /// Asks Linux for a part of the register file: `arch_prctl(2)`.
 const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
@@ -81,15 +81,15 @@ pub(crate) trait Integers: Strip {
     const PARTS: usize;
 
     /// The codes as signed bytes.
-    fn unpack<D: Dots>(&self, d: D, to: &mut Unpacked);
+    fn unpack(&self, d: Avx512, to: &mut Unpacked);
 
     /// Adds exact dot products of a part of the columns with `R` rows of `x`, scaled, to `sums`.
-    fn add_exact<D: Dots, const R: usize>(
+    fn add_exact<const R: usize>(
         &self,
-        d: D,
+        d: Avx512,
         part: usize,
         exact_and_x: (&Sums, &RowBlock),
-        sums: &mut [D::F; R],
+        sums: &mut [<Avx512 as Dots>::F; R],
     );
 }
 
@@ -126,7 +126,7 @@ pub(crate) fn multiply<S: Integers>(
     let done = (blocks.end * BLOCK).min(rows.end) - rows.start;
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.codes.resize(job.tiles * job.depth, Unpacked::zeroed());
-        amx.lanes().multiply(Blocks { amx, job, blocks, tiles, scratch });
+        amx.lanes().run(Blocks { amx, job, blocks, tiles, scratch });
     });
     done
 }
@@ -140,10 +140,13 @@ struct Blocks<'a, S: Strip> {
     scratch: &'a mut Scratch,
 }
 
-impl<S: Integers> Product for Blocks<'_, S> {
+impl<S: Integers> Kernel for Blocks<'_, S> {
+    type Output = ();
+
     #[inline(always)]
-    fn run<L: Lanes, D: Dots>(self, l: L, d: D) {
+    fn run<L: Lanes>(self, _lanes: L) {
         let Self { amx, job, blocks, tiles, scratch } = self;
+        let d = amx.lanes();
         let registers = Tiles::configure(amx, GROUP / S::PARTS);
         for tile in tiles {
             let strips = &job.strips[tile * job.tiles * job.depth..][..job.tiles * job.depth];
@@ -155,9 +158,9 @@ impl<S: Integers> Product for Blocks<'_, S> {
                 for turn in 0..job.tiles {
                     let place = (block, tile, turn);
                     if filled > BLOCK / 2 {
-                        sums::<D, S, BLOCK>(d, &registers, job, place, scratch);
+                        sums::<S, BLOCK>(d, &registers, job, place, scratch);
                     } else {
-                        sums::<D, S, { BLOCK / 2 }>(d, &registers, job, place, scratch);
+                        sums::<S, { BLOCK / 2 }>(d, &registers, job, place, scratch);
                     }
                 }
                 for r in 0..filled {
@@ -165,7 +168,7 @@ impl<S: Integers> Product for Blocks<'_, S> {
                     if job.output.has_totals() {
                         finish_totals(job, place, &scratch.totals[r]);
                     } else {
-                        finish_sums(l, job, place, scratch.sums.each_ref().map(|sums| &sums[r]));
+                        finish_sums(d, job, place, scratch.sums.each_ref().map(|sums| &sums[r]));
                     }
                 }
             }
@@ -175,8 +178,8 @@ impl<S: Integers> Product for Blocks<'_, S> {
 
 /// Sums of the first `R` rows of a block and a tile.
 #[inline(always)]
-fn sums<D: Dots, S: Integers, const R: usize>(
-    d: D,
+fn sums<S: Integers, const R: usize>(
+    d: Avx512,
     registers: &Tiles,
     job: &Job<'_, S>,
     (block, tile, turn): (usize, usize, usize),
@@ -187,7 +190,8 @@ fn sums<D: Dots, S: Integers, const R: usize>(
     let strips = &job.strips[(tile * job.tiles + turn) * depth..][..depth];
     let codes = &scratch.codes[turn * depth..][..depth];
     let all = depth * S::PARTS;
-    let mut sums = [d.splat(0.0); R];
+    let zero = Dots::splat(d, 0.0);
+    let mut sums = [zero; R];
     let mut left = job.segment;
     for (group, (strip, x)) in strips.iter().zip(xs).enumerate() {
         for part in 0..S::PARTS {
@@ -195,26 +199,25 @@ fn sums<D: Dots, S: Integers, const R: usize>(
             if at.is_multiple_of(ROOMS) {
                 for (at, room) in (at..all).zip(&mut scratch.rooms) {
                     let (group, part) = (at / S::PARTS, at % S::PARTS);
-                    registers.multiply(at, &xs[group], &codes[group], part);
-                    registers.store(at, room);
+                    registers.multiply(at, &xs[group], &codes[group], part, room);
                 }
             }
-            strip.add_exact::<D, R>(d, part, (&scratch.rooms[at % ROOMS], x), &mut sums);
+            strip.add_exact::<R>(d, part, (&scratch.rooms[at % ROOMS], x), &mut sums);
         }
         left -= 1;
         if left == 0 || group + 1 == depth {
             // Stored one by one: sums that are looped over would live in memory all the time.
             let flat = &mut scratch.sums[turn];
             for r in 0..R {
-                d.store(sums[r], &mut flat[r], 0);
-                sums[r] = d.splat(0.0);
+                Dots::store(d, sums[r], &mut flat[r], 0);
+                sums[r] = zero;
             }
             if job.output.has_totals() {
                 for (flat, totals) in flat.iter().zip(&mut scratch.totals).take(R) {
                     if group < job.segment {
                         *totals = [0.0; LANES];
                     }
-                    d.add_on_grid(d.load(flat, 0), totals, 0);
+                    d.add_on_grid(Dots::load(d, flat, 0), totals, 0);
                 }
             }
             left = job.segment;
@@ -266,27 +269,29 @@ impl Tiles {
         Self { width }
     }
 
-    /// Begins exact dot products of a part of the columns of 16 rows of x and of a strip. Even and odd
-    /// `turn`s use different registers.
+    /// Exact dot products of a part of the columns of 16 rows of x and of a strip. Even and odd `turn`s
+    /// use different registers, so that one need not wait for the other.
     #[inline(always)]
-    fn multiply(&self, turn: usize, x: &RowBlock, codes: &Unpacked, part: usize) {
+    fn multiply(&self, turn: usize, x: &RowBlock, codes: &Unpacked, part: usize, to: &mut Sums) {
         let x = x.codes.as_ptr().cast::<u8>().wrapping_add(part * self.width);
         let codes = codes.0.as_ptr().cast::<u8>().wrapping_add(part * self.width / 4 * BYTES);
         macro_rules! multiply {
             ($sums:literal, $x:literal, $codes:literal) => {
                 // SAFETY: reads `width` of the `GROUP` codes of each of 16 rows and as many of each row
-                // of the strip, as registers are configured.
+                // of the strip, and writes 16 × 16 sums, as registers are configured.
                 unsafe {
                     asm!(
                         concat!("tileloadd ", $x, ", [{x} + {group}*1]"),
                         concat!("tileloadd ", $codes, ", [{codes} + {bytes}*1]"),
                         concat!("tilezero ", $sums),
                         concat!("tdpbssd ", $sums, ", ", $x, ", ", $codes),
+                        concat!("tilestored [{to} + {bytes}*1], ", $sums),
                         x = in(reg) x,
                         group = in(reg) GROUP,
                         codes = in(reg) codes,
                         bytes = in(reg) BYTES,
-                        options(readonly, nostack, preserves_flags)
+                        to = in(reg) to.0.as_mut_ptr(),
+                        options(nostack, preserves_flags)
                     );
                 }
             };
@@ -295,29 +300,6 @@ impl Tiles {
             multiply!("tmm0", "tmm2", "tmm4");
         } else {
             multiply!("tmm1", "tmm3", "tmm5");
-        }
-    }
-
-    /// Waits for the products begun in `turn`.
-    #[inline(always)]
-    fn store(&self, turn: usize, to: &mut Sums) {
-        macro_rules! store {
-            ($sums:literal) => {
-                // SAFETY: writes 16 × 16 sums, as registers are configured.
-                unsafe {
-                    asm!(
-                        concat!("tilestored [{to} + {bytes}*1], ", $sums),
-                        to = in(reg) to.0.as_mut_ptr(),
-                        bytes = in(reg) BYTES,
-                        options(nostack, preserves_flags)
-                    );
-                }
-            };
-        }
-        if turn.is_multiple_of(2) {
-            store!("tmm0");
-        } else {
-            store!("tmm1");
         }
     }
 }

@@ -96,20 +96,7 @@ fn section_of<S: Operand>(isa: Isa, team: &Team, job: &Job<'_, S>) {
 pub(crate) trait Operand: Strip {
     fn of<'a>(input: &Input<'a>) -> &'a [Self::X];
 
-    /// Multiplies whole blocks of rows, where there are tile registers; how many rows it did.
-    fn multiply_blocks(
-        isa: Isa,
-        job: &Job<'_, Self>,
-        rows: Range<usize>,
-        tiles: Range<usize>,
-    ) -> usize;
-}
-
-impl<W: Scales> Operand for Plain<W> {
-    fn of<'a>(input: &Input<'a>) -> &'a [f32] {
-        input.plain
-    }
-
+    /// Multiplies whole blocks of rows, where there are tile registers that can; how many rows it did.
     fn multiply_blocks(
         _isa: Isa,
         _job: &Job<'_, Self>,
@@ -117,6 +104,12 @@ impl<W: Scales> Operand for Plain<W> {
         _tiles: Range<usize>,
     ) -> usize {
         0
+    }
+}
+
+impl<W: Scales> Operand for Plain<W> {
+    fn of<'a>(input: &Input<'a>) -> &'a [f32] {
+        input.plain
     }
 }
 

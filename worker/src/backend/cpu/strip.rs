@@ -16,6 +16,8 @@ use half::{bf16, f16};
 use crate::backend::cpu::amx::{Integers, Sums, Unpacked};
 use crate::backend::cpu::blocks::Codes;
 use crate::backend::cpu::codes::{Eight, Five, Four, Six};
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::lanes::Avx512;
 use crate::backend::cpu::lanes::{Dots, LANES};
 use crate::backend::cpu::tensor::{GROUP, Group, RowBlock};
 
@@ -23,6 +25,20 @@ use crate::backend::cpu::tensor::{GROUP, Group, RowBlock};
 pub(crate) const STEP: usize = 4;
 /// Steps of a group.
 pub(crate) const STEPS: usize = GROUP / STEP;
+
+/// Calls a macro with every step: which one it is has to be known when it is compiled.
+macro_rules! each_step {
+    ($step:ident) => {
+        $step!(0);
+        $step!(1);
+        $step!(2);
+        $step!(3);
+        $step!(4);
+        $step!(5);
+        $step!(6);
+        $step!(7);
+    };
+}
 
 /// A tile's share of a few columns.
 pub(crate) trait Strip: Zeroable + Copy + Send + Sync + 'static {
@@ -131,14 +147,7 @@ impl<C: CodeBits, S: Scales, M: Minima> Packed<C, S, M> {
                 }
             };
         }
-        step!(0);
-        step!(1);
-        step!(2);
-        step!(3);
-        step!(4);
-        step!(5);
-        step!(6);
-        step!(7);
+        each_step!(step);
         wide
     }
 
@@ -197,50 +206,43 @@ impl<C: CodeBits, S: Scales, M: Minima> Integers for Packed<C, S, M> {
     const PARTS: usize = S::HALVES;
 
     #[inline(always)]
-    fn unpack<D: Dots>(&self, d: D, to: &mut Unpacked) {
+    fn unpack(&self, d: Avx512, to: &mut Unpacked) {
         macro_rules! step {
             ($step:literal) => {
-                let codes = self.codes.at::<D, $step>(d, 0);
+                let codes = self.codes.at::<Avx512, $step>(d, 0);
                 let signed = if C::RUN == 0 { d.centre(codes) } else { codes };
-                d.store_bytes(signed, &mut to.0[$step], 0);
+                d.store_bytes(signed, &mut to.0[$step]);
             };
         }
-        step!(0);
-        step!(1);
-        step!(2);
-        step!(3);
-        step!(4);
-        step!(5);
-        step!(6);
-        step!(7);
+        each_step!(step);
     }
 
     #[inline(always)]
-    fn add_exact<D: Dots, const R: usize>(
+    fn add_exact<const R: usize>(
         &self,
-        d: D,
+        d: Avx512,
         part: usize,
         (exact, x): (&Sums, &RowBlock),
-        sums: &mut [D::F; R],
+        sums: &mut [<Avx512 as Dots>::F; R],
     ) {
         let scales = self.scales.at(d, 0, part);
         for (r, sum) in sums.iter_mut().enumerate() {
-            let mut dot = d.float(d.load_i32(&exact.0[r], 0));
+            let mut dot = d.float(d.load_i32(&exact.0[r]));
             if M::ZERO != 0.0 {
                 let code_sum = match (S::HALVES, part) {
                     (1, _) => x.sum[r],
                     (_, 0) => x.first_sum[r],
                     _ => x.sum[r] - x.first_sum[r],
                 };
-                dot = d.fma(d.splat(code_sum), d.splat(-M::ZERO), dot);
+                dot = Dots::fma(d, Dots::splat(d, code_sum), Dots::splat(d, -M::ZERO), dot);
             }
-            *sum = d.fma(dot, d.mul(scales, d.splat(x.scale[r])), *sum);
+            *sum = Dots::fma(d, dot, Dots::mul(d, scales, Dots::splat(d, x.scale[r])), *sum);
         }
         if part + 1 == S::HALVES
             && let Some(minima) = self.minima.at(d, 0)
         {
             for (sum, scaled_sum) in sums.iter_mut().zip(&x.scaled_sum) {
-                *sum = d.fma(minima, d.splat(*scaled_sum), *sum);
+                *sum = Dots::fma(d, minima, Dots::splat(d, *scaled_sum), *sum);
             }
         }
     }

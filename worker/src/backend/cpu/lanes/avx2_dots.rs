@@ -9,7 +9,7 @@ use std::arch::x86_64::{
     _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_pd, _mm256_loadu_ps, _mm256_loadu_si256,
     _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_pd, _mm256_set1_ps,
     _mm256_setzero_si256, _mm256_sll_epi16, _mm256_slli_epi32, _mm256_srl_epi16, _mm256_srli_epi16,
-    _mm256_storeu_pd, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_pd, _mm256_xor_si256,
+    _mm256_storeu_pd, _mm256_storeu_ps, _mm256_sub_pd,
 };
 
 use half::{bf16, f16};
@@ -114,22 +114,6 @@ impl<B: Bytes> Dots for Eights<B> {
     fn load_bytes(self, x: &[u8; BYTES], part: usize) -> __m256i {
         let x: &[u8; 4 * EIGHT] = &x.as_chunks().0[part];
         with_avx2!(_mm256_loadu_si256(x.as_ptr().cast()))
-    }
-
-    #[inline(always)]
-    fn store_bytes(self, x: __m256i, to: &mut [u8; BYTES], part: usize) {
-        let to: &mut [u8; 4 * EIGHT] = &mut to.as_chunks_mut().0[part];
-        with_avx2!(_mm256_storeu_si256(to.as_mut_ptr().cast(), x));
-    }
-
-    #[inline(always)]
-    fn load_i32(self, x: &[i32; LANES], part: usize) -> __m256i {
-        with_avx2!(_mm256_loadu_si256(part_of(x, part).as_ptr().cast()))
-    }
-
-    #[inline(always)]
-    fn centre(self, x: __m256i) -> __m256i {
-        with_avx2!(_mm256_xor_si256(x, _mm256_set1_epi8(-128)))
     }
 
     #[inline(always)]

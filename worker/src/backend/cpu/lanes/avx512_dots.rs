@@ -20,6 +20,25 @@ use crate::backend::cpu::lanes::portable_dots::GRID_MAGIC;
 use crate::backend::cpu::lanes::{BYTES, Dots, LANES};
 use crate::backend::cpu::tensor::Group;
 
+/// What only tile registers ask for.
+impl Avx512 {
+    #[inline(always)]
+    pub(crate) fn store_bytes(self, x: __m512i, to: &mut [u8; BYTES]) {
+        with_avx512!(_mm512_storeu_si512(to.as_mut_ptr().cast(), x));
+    }
+
+    #[inline(always)]
+    pub(crate) fn load_i32(self, x: &[i32; LANES]) -> __m512i {
+        with_avx512!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+
+    /// Each byte less 128, as a signed one.
+    #[inline(always)]
+    pub(crate) fn centre(self, x: __m512i) -> __m512i {
+        with_avx512!(_mm512_xor_si512(x, _mm512_set1_epi8(-128)))
+    }
+}
+
 impl Dots for Avx512 {
     const WIDTH: usize = LANES;
     const EXACT: bool = true;
@@ -99,21 +118,6 @@ impl Dots for Avx512 {
     #[inline(always)]
     fn load_bytes(self, x: &[u8; BYTES], _part: usize) -> __m512i {
         with_avx512!(_mm512_loadu_si512(x.as_ptr().cast()))
-    }
-
-    #[inline(always)]
-    fn store_bytes(self, x: __m512i, to: &mut [u8; BYTES], _part: usize) {
-        with_avx512!(_mm512_storeu_si512(to.as_mut_ptr().cast(), x));
-    }
-
-    #[inline(always)]
-    fn load_i32(self, x: &[i32; LANES], _part: usize) -> __m512i {
-        with_avx512!(_mm512_loadu_si512(x.as_ptr().cast()))
-    }
-
-    #[inline(always)]
-    fn centre(self, x: __m512i) -> __m512i {
-        with_avx512!(_mm512_xor_si512(x, _mm512_set1_epi8(-128)))
     }
 
     #[inline(always)]

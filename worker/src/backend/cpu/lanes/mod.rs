@@ -112,10 +112,6 @@ pub(crate) trait Dots: Copy + Send + Sync + 'static {
     fn float(self, x: Self::I) -> Self::F;
 
     fn load_bytes(self, x: &[u8; BYTES], part: usize) -> Self::U;
-    fn store_bytes(self, x: Self::U, to: &mut [u8; BYTES], part: usize);
-    fn load_i32(self, x: &[i32; LANES], part: usize) -> Self::I;
-    /// Each byte less 128, as a signed one.
-    fn centre(self, x: Self::U) -> Self::U;
     /// The low half of each byte.
     fn low(self, x: Self::U) -> Self::U;
     /// The high half of each byte.

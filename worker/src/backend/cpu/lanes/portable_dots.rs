@@ -77,21 +77,6 @@ impl Dots for Portable {
         *x
     }
 
-    #[inline(always)]
-    fn store_bytes(self, x: Self::U, to: &mut [u8; BYTES], _part: usize) {
-        *to = x;
-    }
-
-    #[inline(always)]
-    fn load_i32(self, x: &[i32; LANES], _part: usize) -> Self::I {
-        *x
-    }
-
-    #[inline(always)]
-    fn centre(self, x: Self::U) -> Self::U {
-        x.map(|byte| byte ^ 0x80)
-    }
-
     #[inline(never)]
     fn low(self, x: Self::U) -> Self::U {
         x.map(|byte| byte & 15)
