@@ -8,27 +8,29 @@ use crate::backend::cpu::attend::{SPLIT, VECTORS};
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::Kernel;
 
-/// Numbers of vectors for which there are kernels: all small ones, and what divides common groups.
-const WIDTHS: [usize; 9] = [24, 12, 8, 6, 5, 4, 3, 2, 1];
+macro_rules! widths {
+    ($d:tt $($w:literal)*) => {
+        /// Numbers of vectors for which there are kernels: all small ones, and what divides common groups.
+        const WIDTHS: &[usize] = &[$($w),*];
 
-/// Vectors of the next kernel where `left` are to do and sums of `widest` fit in registers.
-pub(crate) fn width(left: usize, widest: usize) -> Option<usize> {
-    WIDTHS.into_iter().find(|&width| width <= left.min(widest))
-}
-
-/// Evaluates an expression with the constant `$R`, which is `$width`, one of [`WIDTHS`].
-macro_rules! of_width {
-    ($width:expr, $R:ident => $run:expr) => {
-        of_width!(@each $width, $R => $run, 1 2 3 4 5 6 8 12 24)
-    };
-    (@each $width:expr, $R:ident => $run:expr, $($w:literal)*) => {
-        match $width {
-            $($w => { const $R: usize = $w; $run })*
-            width => unreachable!("{width} is one of WIDTHS"),
+        /// Evaluates an expression with the constant `$R`, which is `$width`, one of [`WIDTHS`].
+        macro_rules! of_width {
+            ($d width:expr, $d R:ident => $d run:expr) => {
+                match $d width {
+                    $($w => { const $d R: usize = $w; $d run })*
+                    width => unreachable!("{width} is one of WIDTHS"),
+                }
+            };
         }
     };
 }
+widths!($ 24 12 8 6 5 4 3 2 1);
 pub(crate) use of_width;
+
+/// Vectors of the next kernel where `left` are to do and sums of `widest` fit in registers.
+pub(crate) fn width(left: usize, widest: usize) -> Option<usize> {
+    WIDTHS.iter().copied().find(|&width| width <= left.min(widest))
+}
 
 /// [`Lanes::VECTORS`] of a path.
 pub(crate) struct Widest;

@@ -125,6 +125,37 @@ impl Bytes for Avx2 {
     }
 }
 
+/// Four sums and the codes of four rows of x, broadcast to `t0` to `t3`, under some instructions.
+macro_rules! four_rows {
+    ($step:expr, [$s0:ident, $s1:ident, $s2:ident, $s3:ident], $x:ident, [$($instruction:literal)*], $($name:ident = $value:expr),*) => {
+        // SAFETY: reads four codes of each group.
+        unsafe {
+            asm!(
+                "vpbroadcastd {t0}, dword ptr [{x0} + {at}]",
+                "vpbroadcastd {t1}, dword ptr [{x1} + {at}]",
+                "vpbroadcastd {t2}, dword ptr [{x2} + {at}]",
+                "vpbroadcastd {t3}, dword ptr [{x3} + {at}]",
+                $($instruction,)*
+                $($name = in(ymm_reg) $value,)*
+                at = const 4 * $step,
+                x0 = in(reg) $x[0].codes.as_ptr(),
+                x1 = in(reg) $x[1].codes.as_ptr(),
+                x2 = in(reg) $x[2].codes.as_ptr(),
+                x3 = in(reg) $x[3].codes.as_ptr(),
+                s0 = inout(ymm_reg) $s0,
+                s1 = inout(ymm_reg) $s1,
+                s2 = inout(ymm_reg) $s2,
+                s3 = inout(ymm_reg) $s3,
+                t0 = out(ymm_reg) _,
+                t1 = out(ymm_reg) _,
+                t2 = out(ymm_reg) _,
+                t3 = out(ymm_reg) _,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+    };
+}
+
 /// [`Bytes::mac_rows`] for four rows of x, in an order that compilers do not find: multiplications and
 /// additions that alternate leave a quarter of the ports idle.
 #[inline]
@@ -134,38 +165,16 @@ fn mac_four<const STEP: usize>(
     a: __m256i,
     x: [&Group; 4],
 ) -> [__m256i; 4] {
-    // SAFETY: reads four codes of each group.
-    unsafe {
-        asm!(
-            "vpbroadcastd {t0}, dword ptr [{x0} + {at}]",
-            "vpbroadcastd {t1}, dword ptr [{x1} + {at}]",
-            "vpbroadcastd {t2}, dword ptr [{x2} + {at}]",
-            "vpbroadcastd {t3}, dword ptr [{x3} + {at}]",
-            "vpmaddubsw {t0}, {a}, {t0}",
-            "vpmaddubsw {t1}, {a}, {t1}",
-            "vpmaddubsw {t2}, {a}, {t2}",
-            "vpmaddubsw {t3}, {a}, {t3}",
-            "vpaddw {s0}, {s0}, {t0}",
-            "vpaddw {s1}, {s1}, {t1}",
-            "vpaddw {s2}, {s2}, {t2}",
-            "vpaddw {s3}, {s3}, {t3}",
-            a = in(ymm_reg) a,
-            at = const 4 * STEP,
-            x0 = in(reg) x[0].codes.as_ptr(),
-            x1 = in(reg) x[1].codes.as_ptr(),
-            x2 = in(reg) x[2].codes.as_ptr(),
-            x3 = in(reg) x[3].codes.as_ptr(),
-            s0 = inout(ymm_reg) s0,
-            s1 = inout(ymm_reg) s1,
-            s2 = inout(ymm_reg) s2,
-            s3 = inout(ymm_reg) s3,
-            t0 = out(ymm_reg) _,
-            t1 = out(ymm_reg) _,
-            t2 = out(ymm_reg) _,
-            t3 = out(ymm_reg) _,
-            options(readonly, nostack, preserves_flags)
-        );
-    }
+    four_rows!(STEP, [s0, s1, s2, s3], x, [
+        "vpmaddubsw {t0}, {a}, {t0}"
+        "vpmaddubsw {t1}, {a}, {t1}"
+        "vpmaddubsw {t2}, {a}, {t2}"
+        "vpmaddubsw {t3}, {a}, {t3}"
+        "vpaddw {s0}, {s0}, {t0}"
+        "vpaddw {s1}, {s1}, {t1}"
+        "vpaddw {s2}, {s2}, {t2}"
+        "vpaddw {s3}, {s3}, {t3}"
+    ], a = a);
     [s0, s1, s2, s3]
 }
 
@@ -177,49 +186,24 @@ fn mac_four_signed<const STEP: usize>(
     (a, size): (__m256i, __m256i),
     x: [&Group; 4],
 ) -> [__m256i; 4] {
-    let ones = _mm256_set1_epi16(1);
-    // SAFETY: reads four codes of each group.
-    unsafe {
-        asm!(
-            "vpbroadcastd {t0}, dword ptr [{x0} + {at}]",
-            "vpbroadcastd {t1}, dword ptr [{x1} + {at}]",
-            "vpbroadcastd {t2}, dword ptr [{x2} + {at}]",
-            "vpbroadcastd {t3}, dword ptr [{x3} + {at}]",
-            "vpsignb {t0}, {t0}, {a}",
-            "vpsignb {t1}, {t1}, {a}",
-            "vpsignb {t2}, {t2}, {a}",
-            "vpsignb {t3}, {t3}, {a}",
-            "vpmaddubsw {t0}, {size}, {t0}",
-            "vpmaddubsw {t1}, {size}, {t1}",
-            "vpmaddubsw {t2}, {size}, {t2}",
-            "vpmaddubsw {t3}, {size}, {t3}",
-            "vpmaddwd {t0}, {t0}, {ones}",
-            "vpmaddwd {t1}, {t1}, {ones}",
-            "vpmaddwd {t2}, {t2}, {ones}",
-            "vpmaddwd {t3}, {t3}, {ones}",
-            "vpaddd {s0}, {s0}, {t0}",
-            "vpaddd {s1}, {s1}, {t1}",
-            "vpaddd {s2}, {s2}, {t2}",
-            "vpaddd {s3}, {s3}, {t3}",
-            a = in(ymm_reg) a,
-            size = in(ymm_reg) size,
-            ones = in(ymm_reg) ones,
-            at = const 4 * STEP,
-            x0 = in(reg) x[0].codes.as_ptr(),
-            x1 = in(reg) x[1].codes.as_ptr(),
-            x2 = in(reg) x[2].codes.as_ptr(),
-            x3 = in(reg) x[3].codes.as_ptr(),
-            s0 = inout(ymm_reg) s0,
-            s1 = inout(ymm_reg) s1,
-            s2 = inout(ymm_reg) s2,
-            s3 = inout(ymm_reg) s3,
-            t0 = out(ymm_reg) _,
-            t1 = out(ymm_reg) _,
-            t2 = out(ymm_reg) _,
-            t3 = out(ymm_reg) _,
-            options(readonly, nostack, preserves_flags)
-        );
-    }
+    four_rows!(STEP, [s0, s1, s2, s3], x, [
+        "vpsignb {t0}, {t0}, {a}"
+        "vpsignb {t1}, {t1}, {a}"
+        "vpsignb {t2}, {t2}, {a}"
+        "vpsignb {t3}, {t3}, {a}"
+        "vpmaddubsw {t0}, {size}, {t0}"
+        "vpmaddubsw {t1}, {size}, {t1}"
+        "vpmaddubsw {t2}, {size}, {t2}"
+        "vpmaddubsw {t3}, {size}, {t3}"
+        "vpmaddwd {t0}, {t0}, {ones}"
+        "vpmaddwd {t1}, {t1}, {ones}"
+        "vpmaddwd {t2}, {t2}, {ones}"
+        "vpmaddwd {t3}, {t3}, {ones}"
+        "vpaddd {s0}, {s0}, {t0}"
+        "vpaddd {s1}, {s1}, {t1}"
+        "vpaddd {s2}, {s2}, {t2}"
+        "vpaddd {s3}, {s3}, {t3}"
+    ], a = a, size = size, ones = _mm256_set1_epi16(1));
     [s0, s1, s2, s3]
 }
 
