@@ -28,6 +28,9 @@ pub const SUM_GRID: f64 = 1.0 / 16_777_216.0;
 /// that small models can be shared by eight ranks, many enough that rounding does not weigh.
 pub const SEGMENT_COLUMNS: usize = 192;
 
+/// Numbers of a head that share a scale in a KV cache of [`KvDtype::Q8`].
+pub const KV_GROUP: usize = 32;
+
 /// What a device could not do.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {

@@ -3,13 +3,11 @@
 use checkpoint::ModelConfig;
 use proto::worker::{KvDtype, LoadRequest, ShardPlan};
 
+use crate::backend::KV_GROUP;
 use crate::shard::{Shard, ShardError};
 
 /// Tokens a block may hold. More would only waste the end of every sequence.
 const BLOCK_SIZE_MAX: usize = 1024;
-
-/// Numbers of a head that share a scale in a cache of [`KvDtype::Q8`].
-const KV_GROUP: usize = 32;
 
 /// Take this rank, with this much room.
 #[derive(Debug, Clone, PartialEq, Eq)]

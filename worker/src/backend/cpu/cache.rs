@@ -5,7 +5,7 @@
 //! page of values holds the 16 positions one after another, each padded to whole vectors.
 //!
 //! With [`KvDtype::F16`] these numbers are f16. With [`KvDtype::Q8`] they are codes of a byte, in the same
-//! order, and behind both pages stand the scales, f16: for every [`GROUP`] numbers of a head, those of
+//! order, and behind both pages stand the scales, f16: for every [`KV_GROUP`] numbers of a head, those of
 //! the 16 positions for the keys; for every position, those of its groups for the values. A number is
 //! its code times its scale.
 
@@ -14,8 +14,7 @@ use proto::worker::KvDtype;
 
 use crate::backend::cpu::lanes::LANES;
 use crate::backend::cpu::memory::Region;
-use crate::backend::cpu::tensor::GROUP;
-use crate::backend::{BackendError, CacheShape};
+use crate::backend::{BackendError, CacheShape, KV_GROUP};
 
 /// KV blocks of all layers of this rank, on the device and in host memory. Here these are the same
 /// memory; swapped blocks only leave room for others.
@@ -60,7 +59,7 @@ impl Layout {
 
     /// Groups of a head that have a scale each.
     pub(crate) fn groups(&self) -> usize {
-        self.head_size / GROUP
+        self.head_size / KV_GROUP
     }
 
     /// Numbers in a page of keys and its page of values.
@@ -89,14 +88,20 @@ impl Layout {
     pub(crate) fn page(&self, block: usize, head: usize, page: usize) -> usize {
         block * self.block() + (head * self.pages() + page) * self.stored()
     }
+
+    /// The page that holds a slot, and the slot's lane in it.
+    pub(crate) fn place(&self, slot: usize, head: usize) -> (usize, usize) {
+        let within = slot % self.block_size;
+        (self.page(slot / self.block_size, head, within / LANES), within % LANES)
+    }
 }
 
 impl Cache {
     pub(crate) fn new(shape: &CacheShape, memory: u64) -> Result<Self, BackendError> {
         let layout = Layout::new(shape);
-        if layout.dtype == KvDtype::Q8 && !layout.head_size.is_multiple_of(GROUP) {
+        if layout.dtype == KvDtype::Q8 && !layout.head_size.is_multiple_of(KV_GROUP) {
             let head_size = layout.head_size;
-            let what = format!("heads of {head_size} numbers are not whole groups of {GROUP}");
+            let what = format!("heads of {head_size} numbers are not whole groups of {KV_GROUP}");
             return Err(BackendError::Unsupported { backend: "cpu", what });
         }
         let wanted = block_bytes(shape) * (shape.blocks as u64 + shape.swap_blocks as u64);

@@ -6,12 +6,12 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use half::f16;
 use proto::worker::KvDtype;
 
+use crate::backend::KV_GROUP;
 use crate::backend::cpu::attend::{Attend, SPLIT};
 use crate::backend::cpu::cache::Layout;
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::Kernel;
 use crate::backend::cpu::plan::RowTile;
-use crate::backend::cpu::tensor::GROUP;
 
 /// Pages of a split.
 pub(crate) const PAGES_MAX: usize = SPLIT / LANES;
@@ -102,12 +102,12 @@ impl Kernel for Dequantise<'_> {
             let (key_scales, value_scales) = scales.split_at(groups * LANES);
             let (to_keys, to_values) = to.split_at_mut(layout.key_page());
             let keys =
-                keys.chunks_exact(GROUP * LANES).zip(to_keys.chunks_exact_mut(GROUP * LANES));
+                keys.chunks_exact(KV_GROUP * LANES).zip(to_keys.chunks_exact_mut(KV_GROUP * LANES));
             for ((keys, to), scales) in keys.zip(key_scales.as_chunks::<LANES>().0) {
                 let scales = l.load_f16(scales);
                 numbers_of(l, keys, scales, to);
             }
-            let values = values.chunks_exact(GROUP).zip(to_values.chunks_exact_mut(GROUP));
+            let values = values.chunks_exact(KV_GROUP).zip(to_values.chunks_exact_mut(KV_GROUP));
             for ((values, to), scale) in values.zip(value_scales) {
                 numbers_of(l, values, l.splat(scale.to_f32()), to);
             }

@@ -8,14 +8,14 @@ use bytemuck::{cast, cast_slice_mut};
 use half::f16;
 use proto::worker::KvDtype;
 
-use crate::backend::AttentionShape;
 use crate::backend::cpu::cache::Layout;
 use crate::backend::cpu::disjoint::{Disjoint, by_rows};
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::rows::norm_row;
 use crate::backend::cpu::team::Team;
-use crate::backend::cpu::tensor::{GROUP, code, rows_a_grain};
+use crate::backend::cpu::tensor::{code, rows_a_grain};
+use crate::backend::{AttentionShape, KV_GROUP};
 
 /// Positions tabulated at a time.
 const PAGE: usize = 256;
@@ -177,9 +177,7 @@ fn append_head<L: Lanes>(
     (slot, head): (usize, usize),
     (k, v): (&[f32], &[f32]),
 ) {
-    let (block, within) = (slot / layout.block_size, slot % layout.block_size);
-    let (page, lane) = (within / LANES, within % LANES);
-    let keys = layout.page(block, head, page);
+    let (keys, lane) = layout.place(slot, head);
     let values = keys + layout.key_page() + lane * layout.value_size();
     for (at, k) in k.chunks(LANES).enumerate() {
         for (i, number) in to_f16(l, k).into_iter().enumerate().take(k.len()) {
@@ -203,27 +201,26 @@ fn append_quantised<L: Lanes>(
     (slot, head): (usize, usize),
     (k, v): (&[f32], &[f32]),
 ) {
-    let (block, within) = (slot / layout.block_size, slot % layout.block_size);
-    let (page, lane) = (within / LANES, within % LANES);
-    let keys = size_of::<f16>() * layout.page(block, head, page);
+    let (page, lane) = layout.place(slot, head);
+    let keys = size_of::<f16>() * page;
     let values = keys + layout.key_page() + lane * layout.value_size();
     let key_scales = keys + layout.numbers();
     let value_scales = key_scales + size_of::<f16>() * layout.groups() * (LANES + lane);
     let scale_at = |start, at| start + size_of::<f16>() * at..start + size_of::<f16>() * (at + 1);
-    for (at, k) in k.as_chunks::<GROUP>().0.iter().enumerate() {
+    for (at, k) in k.as_chunks::<KV_GROUP>().0.iter().enumerate() {
         let (codes, scale) = to_q8(l, k);
         for (i, code) in codes.into_iter().enumerate() {
             // SAFETY: this slot and head are this row's alone.
-            unsafe { layer.set(keys + (at * GROUP + i) * LANES + lane, code) };
+            unsafe { layer.set(keys + (at * KV_GROUP + i) * LANES + lane, code) };
         }
         // SAFETY: as above.
         unsafe { layer.part(scale_at(key_scales, at * LANES + lane)) }.copy_from_slice(&scale);
     }
-    for (at, v) in v.as_chunks::<GROUP>().0.iter().enumerate() {
+    for (at, v) in v.as_chunks::<KV_GROUP>().0.iter().enumerate() {
         let (codes, scale) = to_q8(l, v);
-        let from = values + at * GROUP;
+        let from = values + at * KV_GROUP;
         // SAFETY: this slot and head are this row's alone.
-        unsafe { layer.part(from..from + GROUP) }.copy_from_slice(&codes);
+        unsafe { layer.part(from..from + KV_GROUP) }.copy_from_slice(&codes);
         // SAFETY: as above.
         unsafe { layer.part(scale_at(value_scales, at)) }.copy_from_slice(&scale);
     }
@@ -231,14 +228,14 @@ fn append_quantised<L: Lanes>(
 
 /// The codes of a group, and the bytes of their scale, kept finite.
 #[inline(always)]
-fn to_q8<L: Lanes>(l: L, x: &[f32; GROUP]) -> ([i8; GROUP], [i8; 2]) {
+fn to_q8<L: Lanes>(l: L, x: &[f32; KV_GROUP]) -> ([i8; KV_GROUP], [i8; 2]) {
     let ([low, high], []) = x.as_chunks::<LANES>() else { unreachable!("a group is two vectors") };
     let (low, high) = (l.load(low), l.load(high));
     let greatest = l.greatest(l.max(l.abs(low), l.abs(high)));
     let scale = to_f16(l, &[greatest / 127.0])[0];
     // What is too small for a scale is 0.
     let divisor = l.splat(if scale == f16::ZERO { f32::INFINITY } else { scale.to_f32() });
-    let mut codes = [0; GROUP];
+    let mut codes = [0; KV_GROUP];
     l.store_i8(code(l, l.div(low, divisor)), code(l, l.div(high, divisor)), &mut codes);
     (codes, cast(scale))
 }
