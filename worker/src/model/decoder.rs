@@ -64,10 +64,9 @@ pub(crate) struct Attention<B: Backend> {
 }
 
 impl<B: Backend> Decoder<B> {
-    /// The residual stream after the last layer and the last norm, the same bits on every rank:
-    /// `(rows, hidden)` where `rows` are fewer than the tokens, else `(T, hidden)`. What comes after the
-    /// last attention concerns each row alone, so it is computed for `rows` only. `embedded` is
-    /// `(T, hidden)`.
+    /// The residual stream of `rows` after the last layer and the last norm: `(rows, hidden)`, the same
+    /// bits on every rank. What comes after the last attention concerns each row alone, so it is
+    /// computed for these only. `embedded` is `(T, hidden)`.
     ///
     /// # Errors
     /// A peer that did not come, or the device; with the layer's name.
@@ -92,7 +91,7 @@ impl<B: Backend> Decoder<B> {
                 }
                 _ => None,
             };
-            if index + 1 == self.layers.len() && rows.len() < tokens {
+            if index + 1 == self.layers.len() {
                 tokens = rows.len();
                 attended = attended.map(|it| b.select(&it, rows)); // (rows, heads of this rank × head size)
                 residual = b.select(&residual, rows); // (rows, hidden)

@@ -111,15 +111,11 @@ impl<B: Backend> Model<B> {
         let Self { backend: b, decoder, head, embedding, cache, embedded, .. } = self;
         embedding.rows(&step.batch.tokens, embedded); // (T, hidden)
         let sampled: Vec<usize> = step.batch.samples.iter().map(|sample| sample.row).collect();
-        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, (embedded, &sampled))?; // (T or samples, hidden)
+        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, (embedded, &sampled))?; // (samples, hidden)
         if sampled.is_empty() {
             return Ok(());
         }
-        let rows: Vec<usize> = if sampled.len() < step.batch.tokens.len() {
-            (0..sampled.len()).collect()
-        } else {
-            sampled.clone()
-        };
+        let rows: Vec<usize> = (0..sampled.len()).collect();
         b.rows(&x, &rows, &mut out.hidden).during(Operation::Logits)?; // (samples, hidden)
         head.forward(b, c, &x, &rows, &mut out.logits).during(Operation::Logits)?; // (samples, vocabulary)
         all_finite(&out.hidden, &sampled).during(Operation::Logits)?;

@@ -255,19 +255,12 @@ impl Backend for Candle {
     }
 
     fn select(&mut self, x: &Tensor, rows: &[usize]) -> Tensor {
-        let columns = x.dim(1).expect(SHAPES);
-        let numbers = numbers(x);
-        let chosen = rows.iter().flat_map(|row| &numbers[row * columns..(row + 1) * columns]);
-        tensor(chosen.copied().collect(), columns) // (rows, columns)
+        tensor(chosen(x, rows).collect(), x.dim(D::Minus1).expect(SHAPES)) // (rows, columns)
     }
 
     fn rows(&mut self, x: &Tensor, rows: &[usize], out: &mut Vec<f32>) -> Result<(), BackendError> {
-        let columns = x.dim(D::Minus1).expect(SHAPES);
-        let all = numbers(x);
         out.clear();
-        for &row in rows {
-            out.extend_from_slice(&all[row * columns..(row + 1) * columns]);
-        }
+        out.extend(chosen(x, rows));
         Ok(())
     }
 
@@ -319,6 +312,12 @@ fn tensor(numbers: Vec<f32>, columns: usize) -> Tensor {
 /// A tensor's numbers, row after row.
 fn numbers(x: &Tensor) -> Numbers {
     x.flatten_all().and_then(|flat| flat.to_vec1()).expect(SHAPES)
+}
+
+/// The numbers of some rows, in the order given.
+fn chosen<'a>(x: &Tensor, rows: &'a [usize]) -> impl Iterator<Item = f32> + use<'a> {
+    let (columns, all) = (x.dim(D::Minus1).expect(SHAPES), numbers(x));
+    rows.iter().flat_map(move |row| all[row * columns..(row + 1) * columns].to_vec())
 }
 
 fn norm(x: &Tensor, weight: &Tensor, epsilon: f32) -> candle_core::Result<Tensor> {

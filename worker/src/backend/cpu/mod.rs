@@ -292,17 +292,13 @@ impl Backend for CpuBackend {
 
     fn select(&mut self, x: &Tensor, rows: &[usize]) -> Tensor {
         let mut chosen = self.tensor(rows.len(), x.columns);
-        for (to, &row) in chosen.values.chunks_exact_mut(x.columns).zip(rows) {
-            to.copy_from_slice(&x.values[row * x.columns..][..x.columns]);
-        }
+        x.copy_rows(rows, &mut chosen.values);
         chosen
     }
 
     fn rows(&mut self, x: &Tensor, rows: &[usize], out: &mut Vec<f32>) -> Result<(), BackendError> {
-        out.clear();
-        for &row in rows {
-            out.extend_from_slice(&x.values[row * x.columns..][..x.columns]);
-        }
+        out.resize(rows.len() * x.columns, 0.0);
+        x.copy_rows(rows, out);
         Ok(())
     }
 

@@ -34,6 +34,13 @@ impl Tensor {
     pub(crate) fn new(values: Buffer<f32>, columns: usize) -> Self {
         Self { rows: values.len() / columns.max(1), columns, values, twin: OnceCell::new() }
     }
+
+    /// Some rows, in the order given. `to` is `(rows, columns)`.
+    pub(crate) fn copy_rows(&self, rows: &[usize], to: &mut [f32]) {
+        for (to, &row) in to.chunks_exact_mut(self.columns).zip(rows) {
+            to.copy_from_slice(&self.values[row * self.columns..][..self.columns]);
+        }
+    }
 }
 
 /// [`GROUP`] columns of a row as 8-bit integers. Columns beyond the end are 0.
