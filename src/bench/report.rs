@@ -9,7 +9,7 @@ use proto::worker::KvDtype;
 use serde::Serialize;
 use worker::backend::BackendError;
 use worker::backend::cpu::{Path, read_bandwidth};
-use worker::{BackendChoice, Loaded, Runner};
+use worker::{BackendChoice, Runner};
 
 use crate::bench::measure::Run;
 use crate::config::BenchLoad;
@@ -25,24 +25,9 @@ const MATRICES: [LayerTensor; 7] = [
     LayerTensor::Down,
 ];
 
-/// What runs, and what it holds before the first step.
-#[derive(Debug, Clone)]
-pub(crate) struct Setup {
-    model: String,
-    file_kind: String,
-    backend: &'static str,
-    device: String,
-    instructions: Option<String>,
-    threads: usize,
-    load_seconds: f64,
-    rss_bytes: Option<u64>,
-    loaded: Loaded,
-    config: ModelConfig,
-}
-
-/// The figures. Field names are what scripts read.
+/// What runs, and what it holds before the first step. Field names are what scripts read.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct Setup {
     /// The model's file or folder.
     model: String,
     /// How most of the weights are stored.
@@ -55,6 +40,25 @@ pub(crate) struct Report {
     instructions: Option<String>,
     /// Compute threads.
     threads: usize,
+    /// Packing the weights and reserving the cache; the file was open.
+    load_seconds: f64,
+    /// Resident after loading.
+    rss_bytes: Option<u64>,
+    /// Weights that a step reads, as they are in the file.
+    weight_bytes: u64,
+    /// Reserved for KV blocks.
+    kv_cache_bytes: u64,
+    #[serde(skip)]
+    kv_blocks: u64,
+    #[serde(skip)]
+    config: ModelConfig,
+}
+
+/// The figures. Field names are what scripts read.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    #[serde(flatten)]
+    setup: Setup,
     prompt_tokens: u32,
     generate_tokens: u32,
     /// Sequences at once.
@@ -66,16 +70,8 @@ pub(crate) struct Report {
     block_size: u32,
     /// What keys and values are kept as.
     kv_cache_dtype: &'static str,
-    /// Packing the weights and reserving the cache; the file was open.
-    load_seconds: f64,
-    /// Resident after loading.
-    rss_bytes: Option<u64>,
     /// Most that was ever resident.
     rss_peak_bytes: Option<u64>,
-    /// Weights that a step reads, as they are in the file.
-    weight_bytes: u64,
-    /// Reserved for KV blocks.
-    kv_cache_bytes: u64,
     /// Of the median sequence, the median run.
     time_to_first_token_seconds: Option<f64>,
     /// Prompt tokens of all sequences ÷ time.
@@ -106,7 +102,7 @@ impl Setup {
         choice: BackendChoice,
         loading: Duration,
     ) -> Self {
-        let capabilities = runner.capabilities();
+        let (capabilities, loaded) = (runner.capabilities(), runner.loaded());
         let instructions = match choice {
             BackendChoice::Cpu => Some(format!("{:?}", Path::best())),
             BackendChoice::Candle => None,
@@ -120,22 +116,24 @@ impl Setup {
             threads: capabilities.threads,
             load_seconds: loading.as_secs_f64(),
             rss_bytes: memory("VmRSS:"),
-            loaded: runner.loaded(),
+            weight_bytes: loaded.weight_bytes,
+            kv_cache_bytes: loaded.kv_cache_bytes,
+            kv_blocks: loaded.kv_blocks as u64,
             config: checkpoint.config().clone(),
         }
     }
 
     /// Bytes a second that memory gives to as many threads, from as much memory as the weights take.
     fn read_bandwidth(&self) -> Result<f64, BackendError> {
-        let bytes = usize::try_from(self.loaded.weight_bytes).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(self.weight_bytes).unwrap_or(usize::MAX);
         read_bandwidth(self.threads, bytes)
     }
 
     /// What a step of decode reads, on average over the steps that follow a prompt.
     fn step_bytes(&self, load: BenchLoad, steps: u32) -> f64 {
         let layers = self.config.layers.len() as f64;
-        let slots = self.loaded.kv_blocks as f64 * f64::from(load.block_size);
-        let token_bytes = self.loaded.kv_cache_bytes as f64 / slots / layers; // of one layer
+        let slots = self.kv_blocks as f64 * f64::from(load.block_size);
+        let token_bytes = self.kv_cache_bytes as f64 / slots / layers; // of one layer
         let seen = |kind: &LayerKind, position: u32| match kind {
             LayerKind::Full => u64::from(position) + 1,
             LayerKind::Sliding { window } => (u64::from(position) + 1).min(*window as u64),
@@ -145,7 +143,7 @@ impl Setup {
             .map(|position| self.config.layers.iter().map(|kind| seen(kind, position)).sum::<u64>())
             .sum();
         let kv = token_bytes * all as f64 / f64::from(steps.max(1)) * f64::from(load.batch);
-        self.loaded.weight_bytes as f64 + kv
+        self.weight_bytes as f64 + kv
     }
 }
 
@@ -172,12 +170,6 @@ impl Report {
         let bytes = decoded.zip(step_bytes).map(|(rate, bytes)| rate / batch * bytes);
         Ok(Self {
             rss_peak_bytes,
-            model: setup.model,
-            file_kind: setup.file_kind,
-            backend: setup.backend,
-            device: setup.device,
-            instructions: setup.instructions,
-            threads: setup.threads,
             prompt_tokens: load.prompt,
             generate_tokens: load.generate,
             batch: load.batch,
@@ -188,10 +180,6 @@ impl Report {
                 KvDtype::F16 => "f16",
                 KvDtype::Q8 => "q8_0",
             },
-            load_seconds: setup.load_seconds,
-            rss_bytes: setup.rss_bytes,
-            weight_bytes: setup.loaded.weight_bytes,
-            kv_cache_bytes: setup.loaded.kv_cache_bytes,
             time_to_first_token_seconds: median(&first.collect::<Vec<_>>()),
             prefill_tokens_per_second: median(&prefill),
             prefill_tokens_per_second_of_runs: prefill,
@@ -204,16 +192,18 @@ impl Report {
             decode_bytes_per_second: bytes,
             read_bandwidth_bytes_per_second: bandwidth,
             bandwidth_ratio: bytes.map(|bytes| bytes / bandwidth),
+            setup,
         })
     }
 
     /// For people: a line a figure.
     pub(crate) fn table(&self) -> String {
-        let instructions = self.instructions.as_deref().unwrap_or("as compiled");
+        let setup = &self.setup;
+        let instructions = setup.instructions.as_deref().unwrap_or("as compiled");
         let mut lines = vec![
-            ("model", format!("{} ({})", self.model, self.file_kind)),
-            ("device", format!("{}, {}: {instructions}", self.device, self.backend)),
-            ("threads", self.threads.to_string()),
+            ("model", format!("{} ({})", setup.model, setup.file_kind)),
+            ("device", format!("{}, {}: {instructions}", setup.device, setup.backend)),
+            ("threads", setup.threads.to_string()),
             (
                 "sequences",
                 format!(
@@ -222,11 +212,11 @@ impl Report {
                 ),
             ),
             ("steps", format!("of at most {} tokens", self.chunk_tokens)),
-            ("load", format!("{:.0} ms", self.load_seconds * 1e3)),
-            ("weights", megabytes(self.weight_bytes)),
-            ("KV cache", megabytes(self.kv_cache_bytes)),
+            ("load", format!("{:.0} ms", setup.load_seconds * 1e3)),
+            ("weights", megabytes(setup.weight_bytes)),
+            ("KV cache", megabytes(setup.kv_cache_bytes)),
         ];
-        if let Some((now, peak)) = self.rss_bytes.zip(self.rss_peak_bytes) {
+        if let Some((now, peak)) = setup.rss_bytes.zip(self.rss_peak_bytes) {
             let text = format!("{} after loading, {} at most", megabytes(now), megabytes(peak));
             lines.push(("resident", text));
         }
