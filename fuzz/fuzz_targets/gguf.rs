@@ -2,11 +2,15 @@
 //! be read, and never a panic.
 #![no_main]
 
+#[path = "../../checkpoint/tests/flip/everything.rs"]
+mod everything;
+
 use std::cell::OnceCell;
 use std::fs;
 use std::path::PathBuf;
 
-use checkpoint::{Checkpoint, LayerTensor, TensorName};
+use checkpoint::Checkpoint;
+use everything::read_everything;
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
@@ -32,22 +36,4 @@ fn file() -> PathBuf {
         let folder = folder.get_or_init(|| tempfile::tempdir().expect("a folder of our own"));
         folder.path().join("model.gguf")
     })
-}
-
-/// Errors are fine.
-fn read_everything(checkpoint: &Checkpoint) {
-    drop((checkpoint.digest(), checkpoint.chat_template(), checkpoint.template_tokens()));
-    drop(checkpoint.vocabulary());
-    let in_layers = (0..checkpoint.config().layers.len()).flat_map(|layer| {
-        [LayerTensor::Query, LayerTensor::Down, LayerTensor::FeedForwardNorm]
-            .map(|tensor| TensorName::Layer(layer, tensor))
-    });
-    for name in [TensorName::Embedding, TensorName::OutputNorm].into_iter().chain(in_layers) {
-        if let Ok(matrix) = checkpoint.matrix(name) {
-            let mut row = vec![0.0; matrix.columns];
-            matrix.dequantize_row(matrix.rows - 1, &mut row);
-        } else {
-            checkpoint.vector(name).expect("a tensor is a matrix or a vector");
-        }
-    }
 }

@@ -154,31 +154,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const QUANTISED: [BlockKind; 8] = [
-        BlockKind::Q4_0,
-        BlockKind::Q4_1,
-        BlockKind::Q5_0,
-        BlockKind::Q5_1,
-        BlockKind::Q8_0,
-        BlockKind::Q4K,
-        BlockKind::Q5K,
-        BlockKind::Q6K,
-    ];
+    use crate::backend::cpu::tests::support::KINDS;
 
     proptest! {
         #[test]
         fn codes_scales_and_minima_make_the_numbers_that_the_file_means(
             noise in prop::collection::vec(any::<u8>(), 256),
         ) {
-            for kind in QUANTISED {
+            for (kind, scales) in KINDS.into_iter().filter(|(kind, _)| kind.block_numbers() > 1) {
                 let mut block = noise[..kind.block_bytes()].to_vec();
                 // Scales and minima that are numbers.
-                for at in match kind {
-                    BlockKind::Q6K => vec![209],
-                    _ => vec![1, 3],
-                } {
-                    block[at] &= 0x3b;
+                for at in scales {
+                    block[at + 1] &= 0x3b;
                 }
                 let columns = kind.block_numbers();
                 let mut expected = vec![0.0; columns];

@@ -19,23 +19,18 @@ struct Case {
     dtype: KvDtype,
 }
 
+const PLAIN: Case = Case {
+    query_heads: 9,
+    kv_heads: 3,
+    head_size: 64,
+    window: None,
+    normed: false,
+    dtype: KvDtype::F16,
+};
+
 const CASES: [Case; 7] = [
-    Case {
-        query_heads: 9,
-        kv_heads: 3,
-        head_size: 64,
-        window: None,
-        normed: false,
-        dtype: KvDtype::F16,
-    },
-    Case {
-        query_heads: 9,
-        kv_heads: 3,
-        head_size: 64,
-        window: None,
-        normed: false,
-        dtype: KvDtype::Q8,
-    },
+    PLAIN,
+    Case { dtype: KvDtype::Q8, ..PLAIN },
     Case {
         query_heads: 5,
         kv_heads: 1,

@@ -6,4 +6,4 @@
 mod attention;
 mod linear;
 mod norms;
-mod support;
+pub(crate) mod support;
