@@ -9,6 +9,7 @@ use proto::worker::KvDtype;
 use serde::Serialize;
 use worker::backend::BackendError;
 use worker::backend::cpu::{Path, read_bandwidth};
+use worker::telemetry::{resident_bytes, resident_peak_bytes};
 use worker::{BackendChoice, Runner};
 
 use crate::bench::measure::Run;
@@ -115,7 +116,7 @@ impl Setup {
             instructions,
             threads: capabilities.threads,
             load_seconds: loading.as_secs_f64(),
-            rss_bytes: memory("VmRSS:"),
+            rss_bytes: resident_bytes(),
             weight_bytes: loaded.weight_bytes,
             kv_cache_bytes: loaded.kv_cache_bytes,
             kv_blocks: loaded.kv_blocks as u64,
@@ -150,7 +151,7 @@ impl Setup {
 impl Report {
     /// Measures the limit as well, last of all: what that takes counts for nothing else.
     pub(crate) fn new(setup: Setup, load: BenchLoad, runs: &[Run]) -> Result<Self, BackendError> {
-        let rss_peak_bytes = memory("VmHWM:");
+        let rss_peak_bytes = resident_peak_bytes();
         let bandwidth = setup.read_bandwidth()?;
         let batch = f64::from(load.batch);
         let steps = runs.first().map_or(0, |run| run.decode_steps);
@@ -290,14 +291,6 @@ fn range(values: &[f64]) -> String {
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-/// A line of what Linux says about this process's memory, by its name with the colon; bytes.
-fn memory(name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -25,9 +25,9 @@ pub mod collective;
 
 pub mod batch;
 
-mod memory;
+pub mod telemetry;
 
-mod telemetry;
+mod memory;
 
 pub use model::{Fault, Operation, StepError};
 pub use runner::{BackendChoice, LoadError, LoadOrder, Loaded, OrderError, Runner};

@@ -90,7 +90,7 @@ const VERSION_1: Files = Files {
 };
 
 /// Bytes of a line by its beginning: a number, of KiB where it says so.
-fn line_of(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn line_of(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?.trim();
     match value.strip_suffix("kB") {
         Some(kib) => kib.trim().parse::<u64>().ok()?.checked_mul(1024),

@@ -2,15 +2,23 @@
 
 use std::fs;
 
+use crate::memory::line_of;
+
 /// Bytes of memory that this process has in RAM; none where the machine does not say.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    parse(&fs::read_to_string("/proc/self/status").ok()?)
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    status("VmRSS:")
 }
 
-fn parse(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    kib.checked_mul(1024)
+/// The most that it ever had.
+#[must_use]
+pub fn resident_peak_bytes() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Bytes of a line of what Linux says, by its beginning.
+fn status(name: &str) -> Option<u64> {
+    line_of(&fs::read_to_string("/proc/self/status").ok()?, name)
 }
 
 #[cfg(test)]
@@ -19,6 +27,7 @@ mod tests {
 
     #[test]
     fn the_line_that_counts_is_found() {
+        let parse = |status| line_of(status, "VmRSS:");
         assert_eq!(parse("Name:\tx\nVmRSS:\t    2048 kB\nThreads: 1\n"), Some(2 << 20));
         assert_eq!(parse("VmRSS: many\n"), None);
         assert_eq!(parse(""), None);
