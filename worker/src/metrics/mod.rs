@@ -5,6 +5,7 @@
 //! Ranks that share a process share one [`WorkerMetrics`].
 
 mod declare;
+mod of_card;
 mod of_rank;
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
@@ -12,6 +13,7 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 use crate::metrics::declare::Declare;
 use crate::telemetry;
 
+pub use crate::metrics::of_card::CardWatch;
 pub use crate::metrics::of_rank::RankMetrics;
 pub(crate) use crate::metrics::of_rank::{Moved, Outcome, Phase};
 
@@ -22,6 +24,7 @@ pub struct WorkerMetrics {
     /// One for each rank, always 1.
     info: IntGaugeVec,
     families: of_rank::Families,
+    cards: of_card::CardFamilies,
     rpcs: IntCounterVec,
     resident: IntGauge,
 }
@@ -39,6 +42,7 @@ impl WorkerMetrics {
         let registry = Registry::new();
         let declare = Declare { registry: &registry };
         let families = of_rank::Families::declare(&declare);
+        let cards = of_card::CardFamilies::declare(&declare);
         let rpcs = declare.counters(
             "arcmesh_worker_rpcs_total",
             "gRPC calls, by method and how they ended",
@@ -56,7 +60,7 @@ impl WorkerMetrics {
             "What each rank is: always 1",
             &["version", "backend", "device", "node", "rank", "world"],
         );
-        Self { info, families, rpcs, resident, registry }
+        Self { info, families, cards, rpcs, resident, registry }
     }
 
     /// All series in Prometheus' text format, version 0.0.4.
