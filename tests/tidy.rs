@@ -10,8 +10,15 @@ use std::path::{Path, PathBuf};
 /// Lines of code a file may have, without its tests.
 const FILE_LINES_MAX: usize = 400;
 /// Crates whose `lib.rs` lists its modules from the request inwards.
-const CRATES: [&str; 6] =
-    ["catalogue", "checkpoint", "coordinator", "coordinator/scheduler", "worker", "tests/fixture"];
+const CRATES: [&str; 7] = [
+    "catalogue",
+    "checkpoint",
+    "coordinator",
+    "coordinator/scheduler",
+    "forecast",
+    "worker",
+    "tests/fixture",
+];
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 7] = ["utils", "util", "common", "helpers", "helper", "misc", "types"];
 
