@@ -7,6 +7,7 @@ mod bench;
 mod cli;
 mod config;
 mod coordinator;
+mod doctor;
 mod front;
 mod generate;
 mod loading;
@@ -16,6 +17,7 @@ mod pull;
 mod ranks;
 mod serve;
 mod shutdown;
+mod telemetry;
 mod terminal;
 mod worker;
 
@@ -73,6 +75,10 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<()> {
         "bench" => {
             let config = config::bench(&given, &environment)?;
             in_runtime(&log, bench::run(config))
+        }
+        "doctor" => {
+            let config = config::doctor(&given, &environment)?;
+            in_runtime(&log, doctor::run(config))
         }
         _ => {
             let config = config::pull(&given, &environment)?;

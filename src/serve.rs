@@ -5,14 +5,16 @@ use worker::metrics::WorkerMetrics;
 
 use crate::config::ServeConfig;
 use crate::worker::bind;
-use crate::{front, models, ranks, shutdown};
+use crate::{front, models, ranks, shutdown, telemetry};
 
 /// Runs until it is told to stop.
 pub(crate) async fn run(config: ServeConfig) -> anyhow::Result<()> {
     let shutdown = shutdown::token()?;
+    let cards = telemetry::cards(&config.telemetry)?;
     let listener = bind(&config.http.listen, "--host, --port").await?;
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
+    let _watches = telemetry::watch(&metrics, &config.telemetry, cards)?;
     let members = ranks::start(&checkpoint, &config.device, &metrics, config.world);
     let asked = front::config(&config.http, &config.engine);
     let coordinator = front::start(asked, &checkpoint, members, shutdown.clone())?

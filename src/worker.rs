@@ -6,15 +6,17 @@ use worker::metrics::WorkerMetrics;
 use worker::rank::Rank;
 
 use crate::config::{Address, WorkerConfig};
-use crate::{models, ranks, shutdown, terminal};
+use crate::{models, ranks, shutdown, telemetry, terminal};
 
 /// Serves its rank until it is told to stop.
 pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let shutdown = shutdown::token()?;
+    let cards = telemetry::cards(&config.telemetry)?;
     let listener = bind(&config.listen, "--listen").await?;
     let metrics_listener = bind(&config.metrics, "--metrics").await?;
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
+    let _watches = telemetry::watch(&metrics, &config.telemetry, cards)?;
     let rank = Rank::start(ranks::config(&checkpoint, &config.device), checkpoint, &metrics)?;
     let described = rank.describe();
     tracing::info!(device = %described.device, threads = described.threads, "this rank's device");

@@ -1,8 +1,11 @@
 //! The commands and their flags, as tables. A flag's name is also its key in the file and, in upper
 //! case behind `ARCMESH_`, its environment variable.
 
+mod cards;
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::cli::cards::{DIAGNOSED, TELEMETRY};
 use crate::config::UsageError;
 
 /// One flag.
@@ -257,7 +260,7 @@ pub(crate) const PARTS: &[Part] = &[
         name: "serve",
         about: "Serve a model: coordinator and ranks in one process",
         argument: None,
-        groups: &[MODEL, HTTP, WORLD, DEVICE, SCHEDULING, MEMORY, SOURCES, PROCESS],
+        groups: &[MODEL, HTTP, WORLD, DEVICE, TELEMETRY, SCHEDULING, MEMORY, SOURCES, PROCESS],
     },
     Part {
         name: "coordinator",
@@ -269,7 +272,7 @@ pub(crate) const PARTS: &[Part] = &[
         name: "worker",
         about: "Be one rank: one device, a part of the model",
         argument: None,
-        groups: &[WORKER_MODEL, LISTEN, DEVICE, SOURCES, PROCESS],
+        groups: &[WORKER_MODEL, LISTEN, DEVICE, TELEMETRY, SOURCES, PROCESS],
     },
     Part {
         name: "pull",
@@ -303,6 +306,12 @@ pub(crate) const PARTS: &[Part] = &[
             required: true,
         }),
         groups: &[MEASURED_MODEL, MEASURED, DEVICE, SOURCES, PROCESS],
+    },
+    Part {
+        name: "doctor",
+        about: "Say what is wrong with this machine's cards, and how fast it would be",
+        argument: None,
+        groups: &[DIAGNOSED, SOURCES, PROCESS],
     },
 ];
 

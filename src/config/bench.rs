@@ -52,17 +52,23 @@ pub(crate) enum JsonOutput {
     File(PathBuf),
 }
 
+impl JsonOutput {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("say a file, or - for standard output".to_owned()),
+            "-" => Ok(Self::Standard),
+            path => Ok(Self::File(PathBuf::from(path))),
+        }
+    }
+}
+
 /// What `arcmesh bench` is to do.
 pub(crate) fn bench(given: &Given, environment: &Environment) -> Result<BenchConfig, UsageError> {
     given.one("what", |text| match text {
         "engine" => Ok(()),
         _ => Err(format!("'{text}' cannot be measured: say engine")),
     })?;
-    let json = given.one("json", |text| match text {
-        "" => Err("say a file, or - for standard output".to_owned()),
-        "-" => Ok(JsonOutput::Standard),
-        path => Ok(JsonOutput::File(PathBuf::from(path))),
-    })?;
+    let json = given.one("json", JsonOutput::parse)?;
     Ok(BenchConfig {
         model: meant::model(given, environment)?,
         device: meant::device(given, 1)?,

@@ -8,6 +8,7 @@ use catalogue::{HubSettings, ModelReference, Patience, Secret, Settings};
 use proto::worker::KvDtype;
 use tracing_subscriber::EnvFilter;
 
+use crate::config::cards::{self, TelemetryConfig};
 use crate::config::given::{Environment, Given, UsageError};
 use crate::config::values::{self, Address, Backend};
 
@@ -30,6 +31,8 @@ pub(crate) struct ServeConfig {
     pub(crate) engine: EngineConfig,
     /// With what.
     pub(crate) device: DeviceConfig,
+    /// Which cards are on `/metrics`.
+    pub(crate) telemetry: TelemetryConfig,
     /// Ranks in this process.
     pub(crate) world: usize,
 }
@@ -54,6 +57,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) model: ModelConfig,
     /// With what it computes.
     pub(crate) device: DeviceConfig,
+    /// Which cards are on `/metrics`.
+    pub(crate) telemetry: TelemetryConfig,
     /// Where the coordinator and the peers reach it.
     pub(crate) listen: Address,
     /// Where its metrics are.
@@ -174,6 +179,7 @@ pub(crate) fn serve(
         http: http(given, &model)?,
         engine: engine(given)?,
         device: device(given, world)?,
+        telemetry: cards::telemetry(given)?,
         model,
         world,
     })
@@ -202,6 +208,7 @@ pub(crate) fn worker(given: &Given, environment: &Environment) -> Result<WorkerC
     Ok(WorkerConfig {
         model: model(given, environment)?,
         device: device(given, 1)?,
+        telemetry: cards::telemetry(given)?,
         listen: given.one("listen", values::address)?.unwrap_or_else(|| local(7001)),
         metrics: given.one("metrics", values::address)?.unwrap_or_else(|| local(9101)),
     })

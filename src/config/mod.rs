@@ -2,11 +2,13 @@
 //! checked before any port is bound. Nothing else reads the environment.
 
 mod bench;
+mod cards;
 mod given;
 mod meant;
 mod values;
 
 pub(crate) use bench::{BenchConfig, BenchLoad, JsonOutput, bench};
+pub(crate) use cards::{DoctorConfig, TelemetryConfig, doctor};
 pub(crate) use given::{Environment, Given, UsageError};
 pub(crate) use meant::{
     CoordinatorConfig, DeviceConfig, EngineConfig, GenerateConfig, HttpConfig, KvCacheSize,

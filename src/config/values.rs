@@ -4,6 +4,7 @@ use std::fmt;
 
 use catalogue::ModelReference;
 use proto::worker::KvDtype;
+use worker::telemetry::{Machine, PciAddress};
 
 /// Where something listens: a name or an address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +120,20 @@ pub(crate) fn kv_dtype(text: &str) -> Result<KvDtype, String> {
         "q8_0" => Ok(KvDtype::Q8),
         _ => Err(format!("'{text}' is not one of f16 and q8_0")),
     }
+}
+
+/// A card, by where it sits.
+pub(crate) fn card(text: &str) -> Result<PciAddress, String> {
+    text.parse().map_err(|error: worker::telemetry::PciAddressError| error.to_string())
+}
+
+/// Files that tell of a machine.
+pub(crate) fn machine(text: &str) -> Result<Machine, String> {
+    let machine = Machine::at(text);
+    if machine.path("sys").is_dir() {
+        return Ok(machine);
+    }
+    Err(format!("'{text}' is not a folder with sys in it"))
 }
 
 /// A model.

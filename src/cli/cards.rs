@@ -1,0 +1,43 @@
+//! Flags about graphics cards.
+
+use crate::cli::{Flag, Group, flag, many};
+
+const SYSFS_ROOT: Flag = flag(
+    "sysfs-root",
+    "FOLDER",
+    "Where sys, proc and dev are that tell of cards, for a container or a test [default: /]",
+);
+
+pub(super) const TELEMETRY: Group = Group {
+    title: "Telemetry",
+    flags: &[
+        many(
+            "telemetry",
+            "CARD",
+            "A card whose power, heat, clocks and link are on /metrics, by PCI address such as 0000:03:00.0; may be repeated [default: none]",
+        ),
+        SYSFS_ROOT,
+    ],
+};
+
+pub(super) const DIAGNOSED: Group = Group {
+    title: "What is looked at",
+    flags: &[
+        flag(
+            "model",
+            "MODEL",
+            "What tokens/s are predicted for: a name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors; fetched unless it is here [default: nothing is predicted]",
+        ),
+        SYSFS_ROOT,
+        flag(
+            "threads",
+            "THREADS",
+            "Threads that compute on this machine, shared among its ranks [default: the cores]",
+        ),
+        flag(
+            "json",
+            "FILE",
+            "Where the findings go as JSON as well; - is standard output, and the text then goes to standard error [default: nowhere]",
+        ),
+    ],
+};

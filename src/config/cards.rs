@@ -1,0 +1,50 @@
+//! What is to be told of graphics cards.
+
+use worker::telemetry::{Machine, PciAddress};
+
+use crate::config::bench::JsonOutput;
+use crate::config::given::{Environment, Given, UsageError};
+use crate::config::meant::{self, DeviceConfig, ModelConfig};
+use crate::config::values;
+
+/// Which cards a worker's `/metrics` tells of.
+#[derive(Debug, Clone)]
+pub(crate) struct TelemetryConfig {
+    /// Where they are.
+    pub(crate) machine: Machine,
+    /// Which of them.
+    pub(crate) cards: Vec<PciAddress>,
+}
+
+/// `arcmesh doctor`.
+#[derive(Debug, Clone)]
+pub(crate) struct DoctorConfig {
+    /// What is looked at.
+    pub(crate) machine: Machine,
+    /// With what the host would compute.
+    pub(crate) device: DeviceConfig,
+    /// What speed is predicted for.
+    pub(crate) model: Option<ModelConfig>,
+    /// Where the findings go as JSON.
+    pub(crate) json: Option<JsonOutput>,
+}
+
+pub(super) fn telemetry(given: &Given) -> Result<TelemetryConfig, UsageError> {
+    let cards = given.many("telemetry", values::card)?;
+    Ok(TelemetryConfig { machine: machine(given)?, cards })
+}
+
+fn machine(given: &Given) -> Result<Machine, UsageError> {
+    Ok(given.one("sysfs-root", values::machine)?.unwrap_or_default())
+}
+
+/// What `arcmesh doctor` is to do.
+pub(crate) fn doctor(given: &Given, environment: &Environment) -> Result<DoctorConfig, UsageError> {
+    let asked = given.one("model", |_| Ok(()))?;
+    Ok(DoctorConfig {
+        machine: machine(given)?,
+        device: meant::device(given, 1)?,
+        model: asked.map(|()| meant::model(given, environment)).transpose()?,
+        json: given.one("json", JsonOutput::parse)?,
+    })
+}

@@ -1,0 +1,73 @@
+//! `arcmesh doctor`: what this machine's cards are, what is wrong with them and what to do about it, and
+//! how fast a model would be with more or fewer ranks.
+//!
+//! A *survey* is what the kernel says; *findings* are what follows from it; *measured* is what memory and
+//! links really do; *predicted* is arithmetic over that. It ends with 1 when something is wrong.
+
+mod report;
+
+mod predict;
+
+mod measure;
+
+mod findings;
+
+mod release;
+mod survey;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use checkpoint::Checkpoint;
+use tokio::task::spawn_blocking;
+
+use crate::config::{DoctorConfig, JsonOutput};
+use crate::doctor::findings::{Severity, findings};
+use crate::doctor::measure::Measured;
+use crate::doctor::predict::Prediction;
+use crate::doctor::report::Report;
+use crate::doctor::survey::Survey;
+use crate::{models, terminal};
+
+/// Looks, measures, says what came of it.
+pub(crate) async fn run(config: DoctorConfig) -> anyhow::Result<()> {
+    let DoctorConfig { machine, device, model, json } = config;
+    let file = match &json {
+        Some(JsonOutput::File(path)) => {
+            let named = || format!("--json: cannot write {}", path.display());
+            Some(File::create(path).with_context(named)?)
+        }
+        Some(JsonOutput::Standard) | None => None,
+    };
+    let survey = Survey::of(&machine);
+    let findings = findings(&survey);
+    let checkpoint: Option<Arc<Checkpoint>> = match model {
+        Some(model) => Some(models::open(model).await?),
+        None => None,
+    };
+    let threads = device.threads.get();
+    // Collectives wait on their own threads, which must not be the runtime's.
+    let measured = spawn_blocking(move || Measured::of(threads));
+    let measured = measured.await.context("the measurement died")??;
+    let predicted =
+        checkpoint.map(|checkpoint| Prediction::of(&checkpoint, &measured)).transpose()?;
+    let wrong = findings.iter().filter(|finding| finding.severity == Severity::Wrong).count();
+    let report = Report { survey, findings, measured, predicted };
+    let written = serde_json::to_string_pretty(&report)?;
+    if json == Some(JsonOutput::Standard) {
+        terminal::remark(&report.text());
+        terminal::say(&written)?;
+    } else {
+        terminal::say(&report.text())?;
+    }
+    if let Some(mut file) = file {
+        writeln!(file, "{written}").context("--json: the file cannot be written")?;
+    }
+    match wrong {
+        0 => Ok(()),
+        1 => bail!("one thing is wrong: see above"),
+        _ => bail!("{wrong} things are wrong: see above"),
+    }
+}
