@@ -32,8 +32,10 @@ pub(crate) struct Wish {
     pub(crate) kv_cache_bytes: u64,
     /// What keys and values are kept as.
     pub(crate) kv_dtype: KvDtype,
-    /// Blocks of host memory.
+    /// Blocks of host memory; 0: as many as the bytes hold.
     pub(crate) swap_blocks: u32,
+    /// Bytes of host memory on each rank.
+    pub(crate) swap_bytes: u64,
     /// Longest sequence; 0: the model's context.
     pub(crate) model_len_max: u32,
     /// Most tokens of a step.
@@ -148,6 +150,7 @@ fn request(wish: &Wish, epoch: u64, rank: usize, world: usize, peers: &[String])
         kv_cache_bytes: wish.kv_cache_bytes,
         kv_dtype: wish.kv_dtype.into(),
         swap_blocks: wish.swap_blocks,
+        swap_bytes: wish.swap_bytes,
         model_len_max: wish.model_len_max,
         step_tokens_max: wish.step_tokens_max,
         step_sequences_max: wish.step_sequences_max,

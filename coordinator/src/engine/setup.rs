@@ -67,22 +67,14 @@ impl EngineSetup {
             kv_blocks: formed.map_or(limits.kv_blocks.unwrap_or(0), |capacity| capacity.blocks),
             kv_cache_bytes: limits.kv_cache_bytes.filter(|_| formed.is_none()).unwrap_or(0),
             kv_dtype: limits.kv_dtype,
-            swap_blocks: self.swap_blocks(),
+            swap_blocks: formed.map_or(0, |capacity| capacity.swap_blocks),
+            swap_bytes: limits.swap_bytes,
             model_len_max: limits.model_len_wanted(self.model.context)?,
             step_tokens_max: limits.step_tokens_max,
             step_sequences_max: limits.sequences_max,
             load_silence_max: self.patience.load_silence_max,
             step_max: self.patience.step_max,
         })
-    }
-
-    /// As many blocks as the bytes surely hold: the rank with most KV heads, four bytes a number.
-    fn swap_blocks(&self) -> u32 {
-        let world = u64::try_from(self.members.len()).unwrap_or(u64::MAX).max(1);
-        let heads = u64::from(self.model.kv_heads).div_ceil(world);
-        let numbers = 2 * heads * u64::from(self.model.head_size) * u64::from(self.model.layers);
-        let block_bytes = (4 * numbers * u64::from(self.limits.block_size)).max(1);
-        u32::try_from(self.limits.swap_bytes / block_bytes).unwrap_or(u32::MAX)
     }
 
     /// What a group can take.

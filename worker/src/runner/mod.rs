@@ -18,6 +18,7 @@ use crate::collective::Collective;
 use crate::memory::HostMemory;
 use crate::model::{Fault, Model, Operation, Outputs, StepError};
 pub use crate::runner::order::{LoadOrder, OrderError};
+use crate::runner::room::Room;
 use crate::sampler::Sampler;
 
 /// Which backend computes.
@@ -333,14 +334,15 @@ fn load<B: Backend>(
     let kv_heads = slices.heads.kv.len();
     let positions = order.positions(config);
     let mut model = Model::load(backend, checkpoint, &slices, positions, progress)?;
-    let block_bytes = model.block_bytes(&room::shape(order, config, kv_heads, 1));
-    let kv_blocks = room::blocks(order, positions, block_bytes, HostMemory::read())?;
-    model.reserve(&room::shape(order, config, kv_heads, kv_blocks))?;
+    let one = Room { blocks: 1, swap_blocks: 0 };
+    let block_bytes = model.block_bytes(&room::shape(order, config, kv_heads, one));
+    let room = room::blocks(order, positions, block_bytes, HostMemory::read())?;
+    model.reserve(&room::shape(order, config, kv_heads, room))?;
     let loaded = Loaded {
-        kv_blocks,
+        kv_blocks: room.blocks,
         weight_bytes: model.weight_bytes(),
-        kv_cache_bytes: block_bytes * kv_blocks as u64,
-        swap_blocks: order.swap_blocks,
+        kv_cache_bytes: block_bytes * room.blocks as u64,
+        swap_blocks: room.swap_blocks,
     };
     Ok((Box::new(model), loaded))
 }

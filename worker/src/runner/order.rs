@@ -24,8 +24,10 @@ pub struct LoadOrder {
     pub kv_cache_bytes: u64,
     /// What keys and values are kept as.
     pub kv_dtype: KvDtype,
-    /// Blocks in host memory, to swap to.
+    /// Blocks in host memory, to swap to; 0: as many as `swap_bytes` hold.
     pub swap_blocks: usize,
+    /// Bytes of host memory, to swap to.
+    pub swap_bytes: u64,
     /// Tokens of the longest sequence; 0: the model's context.
     pub model_len_max: usize,
     /// Tokens of a step.
@@ -107,6 +109,7 @@ impl LoadOrder {
             kv_dtype: KvDtype::try_from(request.kv_dtype)
                 .map_err(|_| OrderError::Dtype(request.kv_dtype))?,
             swap_blocks: request.swap_blocks as usize,
+            swap_bytes: request.swap_bytes,
             model_len_max: request.model_len_max as usize,
             step_tokens_max: request.step_tokens_max as usize,
             step_sequences_max: request.step_sequences_max as usize,

@@ -8,6 +8,15 @@ use crate::runner::{LoadError, LoadOrder};
 /// nobody says how much; the rest is for what else runs there.
 const FREE_PARTS: u64 = 4;
 
+/// Blocks of a rank's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    /// On the device.
+    pub(super) blocks: usize,
+    /// In host memory.
+    pub(super) swap_blocks: usize,
+}
+
 /// The device and host blocks to reserve. `block_bytes` are over all layers; 0 on a rank without
 /// heads, which can follow any number of blocks.
 pub(super) fn blocks(
@@ -15,7 +24,7 @@ pub(super) fn blocks(
     positions: usize,
     block_bytes: u64,
     memory: HostMemory,
-) -> Result<usize, LoadError> {
+) -> Result<Room, LoadError> {
     let per_block = block_bytes.max(1);
     let blocks_max = u32::MAX as usize / order.block_size; // slots are numbered in 32 bits
     let most = order.step_sequences_max.saturating_mul(positions.div_ceil(order.block_size));
@@ -27,7 +36,11 @@ pub(super) fn blocks(
         (blocks, _) => blocks,
     };
     let blocks = blocks.min(blocks_max);
-    let bytes = block_bytes.saturating_mul(blocks as u64 + order.swap_blocks as u64);
+    let swap_blocks = match order.swap_blocks {
+        0 => fit(order.swap_bytes).min(blocks_max),
+        blocks => blocks,
+    };
+    let bytes = block_bytes.saturating_mul(blocks as u64 + swap_blocks as u64);
     if blocks == 0 {
         let offered = if order.kv_cache_bytes > 0 { order.kv_cache_bytes } else { free };
         return Err(LoadError::NoBlock { block_bytes, offered });
@@ -35,12 +48,12 @@ pub(super) fn blocks(
     if bytes > memory.total_bytes {
         return Err(LoadError::NoRoom {
             blocks,
-            swap_blocks: order.swap_blocks,
+            swap_blocks,
             bytes,
             memory_bytes: memory.total_bytes,
         });
     }
-    Ok(blocks)
+    Ok(Room { blocks, swap_blocks })
 }
 
 /// The cache of this rank.
@@ -48,15 +61,15 @@ pub(super) fn shape(
     order: &LoadOrder,
     config: &checkpoint::ModelConfig,
     kv_heads: usize,
-    blocks: usize,
+    room: Room,
 ) -> CacheShape {
     CacheShape {
         layers: config.layers.len(),
         kv_heads,
         head_size: config.head_size,
         block_size: order.block_size,
-        blocks,
-        swap_blocks: order.swap_blocks,
+        blocks: room.blocks,
+        swap_blocks: room.swap_blocks,
         dtype: order.kv_dtype,
     }
 }
@@ -79,6 +92,7 @@ mod tests {
             kv_cache_bytes: 0,
             kv_dtype: KvDtype::F16,
             swap_blocks: 0,
+            swap_bytes: 0,
             model_len_max: 100,
             step_tokens_max: 64,
             step_sequences_max: 2,
@@ -88,19 +102,31 @@ mod tests {
 
     #[test]
     fn a_rank_takes_what_it_can_use_and_no_more_than_its_part_of_what_is_free() {
-        assert_eq!(blocks(&order(), 100, 10, MEMORY).unwrap(), 14, "twice 7 blocks of 16 tokens");
-        assert_eq!(blocks(&order(), 100, 200, MEMORY).unwrap(), 10, "2000 bytes are free");
+        assert_eq!(
+            blocks(&order(), 100, 10, MEMORY).unwrap().blocks,
+            14,
+            "twice 7 blocks of 16 tokens"
+        );
+        assert_eq!(blocks(&order(), 100, 200, MEMORY).unwrap().blocks, 10, "2000 bytes are free");
         let shared = LoadOrder { ranks_here: 2, ..order() };
-        assert_eq!(blocks(&shared, 100, 200, MEMORY).unwrap(), 5);
-        assert_eq!(blocks(&order(), 100, 0, MEMORY).unwrap(), 14, "a rank without heads");
+        assert_eq!(blocks(&shared, 100, 200, MEMORY).unwrap().blocks, 5);
+        assert_eq!(blocks(&order(), 100, 0, MEMORY).unwrap().blocks, 14, "a rank without heads");
     }
 
     #[test]
     fn what_was_asked_for_counts() {
         let number = LoadOrder { kv_blocks: 3, ..order() };
-        assert_eq!(blocks(&number, 100, 200, MEMORY).unwrap(), 3);
+        assert_eq!(blocks(&number, 100, 200, MEMORY).unwrap().blocks, 3);
         let bytes = LoadOrder { kv_cache_bytes: 999, ..order() };
-        assert_eq!(blocks(&bytes, 100, 200, MEMORY).unwrap(), 4);
+        assert_eq!(blocks(&bytes, 100, 200, MEMORY).unwrap().blocks, 4);
+    }
+
+    #[test]
+    fn blocks_to_swap_to_are_as_many_as_their_bytes_hold() {
+        let bytes = LoadOrder { swap_bytes: 999, kv_blocks: 1, ..order() };
+        assert_eq!(blocks(&bytes, 100, 200, MEMORY).unwrap().swap_blocks, 4);
+        let number = LoadOrder { swap_blocks: 3, ..bytes };
+        assert_eq!(blocks(&number, 100, 200, MEMORY).unwrap().swap_blocks, 3);
     }
 
     #[test]
