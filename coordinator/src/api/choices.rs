@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use scheduler::{CancelReason, FinishReason, TokenId};
 
 use crate::answer::AnswerText;
+use crate::api::Api;
 use crate::api::parameters::Parameters;
 use crate::engine::{Answer, AnswerEvent};
+use crate::metrics::Metrics;
 use crate::prompt::Tokenizer;
 
 /// What a client sees of an answer, in order. `Ended` or `Failed` comes once and last.
@@ -30,6 +33,8 @@ pub(super) struct Spent {
     pub(super) completion: u64,
     /// Of the prompt, had by the prefix cache.
     pub(super) cached: u64,
+    /// When the last of them was there.
+    pub(super) at: Option<Instant>,
 }
 
 impl Spent {
@@ -37,6 +42,7 @@ impl Spent {
         self.prompt += other.prompt;
         self.completion += other.completion;
         self.cached += other.cached;
+        self.at = self.at.max(other.at);
     }
 }
 
@@ -45,6 +51,7 @@ impl Spent {
 pub(super) struct Choices {
     answer: Answer,
     tokenizer: Arc<Tokenizer>,
+    metrics: Arc<Metrics>,
     parameters: Arc<Parameters>,
     choices: Vec<Choice>,
     /// Of the first choice.
@@ -69,7 +76,7 @@ impl Choices {
     /// `index` is that of the first choice. With `echo`, every choice begins with it.
     pub(super) fn new(
         answer: Answer,
-        tokenizer: Arc<Tokenizer>,
+        api: &Api,
         parameters: Arc<Parameters>,
         index: u32,
         prompt_tokens: usize,
@@ -87,7 +94,8 @@ impl Choices {
         let prompt_tokens = u64::try_from(prompt_tokens).unwrap_or(u64::MAX);
         Self {
             answer,
-            tokenizer,
+            tokenizer: Arc::clone(&api.tokenizer),
+            metrics: Arc::clone(&api.metrics),
             parameters,
             choices,
             index,
@@ -111,12 +119,13 @@ impl Choices {
                 {
                     return Some(Piece::Failed("the answer could not be completed".to_owned()));
                 }
-                AnswerEvent::Finished { times } => {
+                AnswerEvent::Finished { times, at } => {
                     let completion = self.choices.iter().map(|choice| u64::from(choice.tokens));
                     return Some(Piece::Ended(Spent {
                         prompt: self.prompt_tokens,
                         completion: completion.sum(),
                         cached: u64::from(times.cached_tokens.0),
+                        at: Some(at),
                     }));
                 }
                 AnswerEvent::Failed { message } => return Some(Piece::Failed(message)),
@@ -139,6 +148,7 @@ impl Choices {
             text = choice.push(held, &self.tokenizer, &self.parameters);
         }
         choice.tokens = choice.tokens.saturating_add(1);
+        self.metrics.answer_token();
         let special = self.tokenizer.is_special(token.0);
         if special || self.parameters.stop_tokens.contains(&token.0) {
             choice.held = Some(token);

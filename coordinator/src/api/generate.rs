@@ -1,7 +1,7 @@
 //! From a request to an answer that has begun: what both ways to ask have in common.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
@@ -12,10 +12,12 @@ use uuid::Uuid;
 
 use crate::api::choices::{Choices, Piece};
 use crate::api::error::ApiError;
+use crate::api::line::{Complete, Line};
 use crate::api::observe::Seen;
 use crate::api::openai::{CachedTokens, Usage};
 use crate::api::parameters::{Delivery, Endpoint, Parameters};
 use crate::api::prompts::{Asked, Prompt, blocking, prepare};
+use crate::api::watched::watched;
 use crate::api::{Shared, body, sse, whole};
 use crate::metrics::Metrics;
 
@@ -36,7 +38,20 @@ pub(super) struct Envelope {
 #[derive(Debug)]
 pub(super) struct Attention {
     metrics: Arc<Metrics>,
-    complete: bool,
+    line: Option<Line>,
+    arrival: Instant,
+    end: End,
+}
+
+/// How far an answer has come.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// There is more to say.
+    Open,
+    /// It ended with an error, which was said.
+    Failed,
+    /// All was said; the last token was there then.
+    Complete(Instant),
 }
 
 /// Reads, checks, submits, and gives the answer as it was asked for.
@@ -46,15 +61,17 @@ pub(super) async fn generate(
     request: Request,
     endpoint: Endpoint,
 ) -> Result<Response, ApiError> {
+    let line = request.extensions().get::<Line>().cloned();
     let body = body::read(request, shared).await?;
     let asked = blocking(shared, body, move |api, body| prepare(api, endpoint, body)).await?;
     let Asked { model, parameters, prompts, ignored, effective_max } = asked;
     let parameters = Arc::new(parameters);
     let choices = prompts.len() * parameters.sequences as usize;
-    let mut attention = Attention { metrics: Arc::clone(&shared.api.metrics), complete: false };
+    let metrics = Arc::clone(&shared.api.metrics);
+    let mut attention = Attention { metrics, line, arrival: seen.arrival, end: End::Open };
     let submitted = submit(shared, &seen, &parameters, prompts, endpoint).await;
     // A refusal is not a client that goes away.
-    let pieces = submitted.inspect_err(|_| attention.complete())?;
+    let pieces = submitted.inspect_err(|_| attention.failed())?;
     let envelope = Envelope {
         endpoint,
         id: id(endpoint),
@@ -63,10 +80,14 @@ pub(super) async fn generate(
         fingerprint: shared.api.model.fingerprint.clone(),
     };
     let mut response = match parameters.delivery {
-        Delivery::Whole => whole::respond(pieces, choices, &envelope, attention).await?,
+        Delivery::Whole => {
+            let answer = whole::respond(pieces, choices, &envelope, &mut attention).await;
+            // It goes with the body: an answer is with its client once it is written.
+            answer?.map(|body| watched(body, attention))
+        }
         Delivery::Stream { usage } => {
             let every = shared.api.limits.keep_alive_every;
-            sse::respond(pieces, choices, envelope, attention, usage, every)
+            sse::respond(pieces, choices, envelope, usage, every, attention)
         }
     };
     let headers = response.headers_mut();
@@ -96,8 +117,7 @@ async fn submit(
         let group = group(tokens, parameters);
         let answer = api.engine.submit(group, seen.arrival, seen.id.clone()).await;
         let answer = answer.map_err(|error| ApiError::refused(&error, endpoint.prompt_field()))?;
-        let tokenizer = Arc::clone(&api.tokenizer);
-        let choices = Choices::new(answer, tokenizer, Arc::clone(parameters), index, length, &echo);
+        let choices = Choices::new(answer, api, Arc::clone(parameters), index, length, &echo);
         let pieces = unfold(choices, |mut choices| async move {
             choices.next().await.map(|piece| (piece, choices))
         });
@@ -137,16 +157,33 @@ pub(super) fn usage(spent: crate::api::choices::Spent) -> Usage {
 }
 
 impl Attention {
-    /// All was said.
-    pub(super) fn complete(&mut self) {
-        self.complete = true;
+    /// All was said; the last token was there `at`.
+    pub(super) fn complete(&mut self, at: Option<Instant>) {
+        self.end = End::Complete(at.unwrap_or_else(Instant::now));
+    }
+
+    /// The client is told of an error.
+    pub(super) fn failed(&mut self) {
+        self.end = End::Failed;
+    }
+
+    /// So many bytes were handed to the connection.
+    pub(super) fn bytes(&self, count: usize) {
+        if let Some(line) = &self.line {
+            line.bytes(&self.metrics, count);
+        }
     }
 }
 
 impl Drop for Attention {
     fn drop(&mut self) {
-        if !self.complete {
-            self.metrics.client_disconnected();
+        match (self.end, &self.line) {
+            (End::Open, _) => self.metrics.client_disconnected(),
+            (End::Complete(generated), Some(line)) => {
+                let complete = Complete { arrival: self.arrival, generated };
+                line.complete(&self.metrics, complete);
+            }
+            (End::Complete(_), None) | (End::Failed, _) => {}
         }
     }
 }

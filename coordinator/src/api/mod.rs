@@ -18,6 +18,7 @@ mod error;
 mod fields;
 mod generate;
 mod limits;
+mod line;
 mod messages;
 mod models;
 mod observe;
@@ -30,6 +31,7 @@ mod serve;
 mod sse;
 mod stall;
 mod tokens;
+mod watched;
 mod whole;
 
 use std::sync::Arc;

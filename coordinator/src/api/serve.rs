@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::limits::ApiLimits;
+use crate::api::line::Line;
 use crate::api::stall::Stalling;
 
 /// Header lines of a request.
@@ -78,10 +82,16 @@ fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot turn off Nagle's algorithm");
     }
-    let stream = TokioIo::new(Stalling::new(stream, limits.write_stall_max));
+    let line = Line::default();
+    let stream = TokioIo::new(Stalling::new(stream, limits.write_stall_max, line.clone()));
     let shutdown = shutdown.clone();
     async move {
-        let served = builder.serve_connection(stream, TowerToHyperService::new(router));
+        let answers = TowerToHyperService::new(router);
+        let answers = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(line.clone());
+            answers.call(request)
+        });
+        let served = builder.serve_connection(stream, answers);
         let mut served = std::pin::pin!(served);
         let ended = tokio::select! {
             ended = served.as_mut() => ended,

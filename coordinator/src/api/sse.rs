@@ -44,9 +44,9 @@ pub(super) fn respond(
     pieces: Pieces,
     choices: usize,
     envelope: Envelope,
-    attention: Attention,
     usage: bool,
     keep_alive_every: Duration,
+    attention: Attention,
 ) -> Response {
     let events = Events {
         attention,
@@ -60,7 +60,9 @@ pub(super) fn respond(
         keep_alive_every,
     };
     let frames = unfold(events, |mut events| async move {
-        events.next().await.map(|frame| (Ok::<_, Infallible>(frame), events))
+        let frame = events.next().await?;
+        events.attention.bytes(frame.len());
+        Some((Ok::<_, Infallible>(frame), events))
     });
     let headers = [
         (CONTENT_TYPE.as_str(), "text/event-stream; charset=utf-8"),
@@ -100,7 +102,7 @@ impl Events {
             Piece::Ended(spent) => self.spent.add(spent),
             Piece::Failed(message) => {
                 self.over = true;
-                self.attention.complete();
+                self.attention.failed();
                 self.frame(&ApiError::Failed(message).body());
             }
         }
@@ -117,7 +119,7 @@ impl Events {
         }
         self.frames.push_back(DONE);
         self.over = true;
-        self.attention.complete();
+        self.attention.complete(self.spent.at);
     }
 
     /// A message says whose it is before it says anything else.

@@ -9,18 +9,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use crate::api::line::Line;
+
 /// The connection. What waits to be written waits so long and no longer.
 #[derive(Debug)]
 pub(super) struct Stalling {
     stream: TcpStream,
     stall_max: Duration,
+    line: Line,
     /// Running while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stalling {
-    pub(super) fn new(stream: TcpStream, stall_max: Duration) -> Self {
-        Self { stream, stall_max, deadline: None }
+    pub(super) fn new(stream: TcpStream, stall_max: Duration, line: Line) -> Self {
+        Self { stream, stall_max, line, deadline: None }
     }
 
     /// A write's result, or an end to its waiting.
@@ -37,6 +40,12 @@ impl Stalling {
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(stall_max)));
         ready!(deadline.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
+    }
+}
+
+impl Drop for Stalling {
+    fn drop(&mut self) {
+        self.line.broken();
     }
 }
 
@@ -61,7 +70,10 @@ impl AsyncWrite for Stalling {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        // Asked for once nothing is left to be written.
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.line.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

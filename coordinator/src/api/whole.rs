@@ -15,7 +15,7 @@ pub(super) async fn respond(
     mut pieces: Pieces,
     choices: usize,
     envelope: &Envelope,
-    mut attention: Attention,
+    attention: &mut Attention,
 ) -> Result<Response, ApiError> {
     let mut texts = vec![(String::new(), "length"); choices];
     let mut spent = Spent::default();
@@ -25,12 +25,12 @@ pub(super) async fn respond(
             Piece::Finished { index, reason } => texts[index as usize].1 = reason,
             Piece::Ended(more) => spent.add(more),
             Piece::Failed(message) => {
-                attention.complete();
+                attention.failed();
                 return Err(ApiError::Failed(message));
             }
         }
     }
-    attention.complete();
+    attention.complete(spent.at);
     Ok(body(&texts, spent, envelope))
 }
 

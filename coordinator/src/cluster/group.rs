@@ -40,6 +40,43 @@ pub(crate) struct StepDone {
     pub(crate) duration: Duration,
     /// Between the fastest reply and the slowest.
     pub(crate) skew: Duration,
+    /// What each rank did with its time, in order of rank.
+    pub(crate) ranks: Vec<RankTimes>,
+}
+
+/// What a rank did in a step, by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RankTimes {
+    /// Its device at work.
+    pub(crate) compute: Duration,
+    /// Moving bytes and adding them.
+    pub(crate) transfer: Duration,
+    /// Waiting for a peer that was not there yet.
+    pub(crate) wait: Duration,
+    /// Choosing tokens.
+    pub(crate) sample: Duration,
+}
+
+impl RankTimes {
+    /// All of it.
+    pub(crate) fn busy(&self) -> Duration {
+        [self.transfer, self.wait, self.sample]
+            .into_iter()
+            .fold(self.compute, Duration::saturating_add)
+    }
+}
+
+impl StepDone {
+    /// The busiest rank's device at work.
+    pub(crate) fn computed(&self) -> Duration {
+        self.ranks.iter().map(|rank| rank.compute).max().unwrap_or_default()
+    }
+
+    /// When no rank was at work: the step was being sent, or the replies came.
+    pub(crate) fn under_way(&self) -> Duration {
+        let busy = self.ranks.iter().map(RankTimes::busy).max().unwrap_or_default();
+        self.duration.saturating_sub(busy)
+    }
 }
 
 /// What the ranks reserved, together.
@@ -116,6 +153,7 @@ async fn run(
         tokens: wire::tokens(&replies[0]),
         duration: ended - started,
         skew: ended - fastest.unwrap_or(ended),
+        ranks: replies.iter().map(wire::times).collect(),
     })
 }
 

@@ -12,7 +12,7 @@ mod wire;
 
 pub(crate) use deadlines::Deadlines;
 pub(crate) use form::{Wish, form};
-pub(crate) use group::{Group, StepDone};
+pub(crate) use group::{Group, RankTimes, StepDone};
 pub use grpc::connect;
 pub use member::{Member, MemberError, MemberRequest};
 

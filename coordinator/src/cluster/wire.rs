@@ -1,10 +1,12 @@
 //! A plan as protobuf, and an outcome back. Nobody above knows the wire.
 
+use std::time::Duration;
+
 use proto::worker::step_failure::Kind;
 use proto::worker::{self, StepFailure, StepReply, StepRequest};
 use scheduler::{BlockPair, Sampling, Slice, StepPlan, TokenId};
 
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, RankTimes};
 
 /// The request for a plan; without one, a heartbeat.
 pub(super) fn request(plan: Option<&StepPlan>, epoch: u64, step: u64) -> StepRequest {
@@ -57,6 +59,17 @@ pub(super) fn check(
 /// The sampled tokens, as the core counts them.
 pub(super) fn tokens(reply: &StepReply) -> Vec<TokenId> {
     reply.tokens.iter().copied().map(TokenId).collect()
+}
+
+/// What a rank did with its time.
+pub(super) fn times(reply: &StepReply) -> RankTimes {
+    let times = reply.times.unwrap_or_default();
+    RankTimes {
+        compute: Duration::from_nanos(times.compute_ns),
+        transfer: Duration::from_nanos(times.collective_transfer_ns),
+        wait: Duration::from_nanos(times.collective_wait_ns),
+        sample: Duration::from_nanos(times.sample_ns),
+    }
 }
 
 fn failed(rank: usize, name: &str, failure: &StepFailure) -> ClusterError {

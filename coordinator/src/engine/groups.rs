@@ -1,14 +1,15 @@
 //! Who waits for which group: where events go, and what is observed of them on the way.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scheduler::{CancelReason, Event, GroupId, GroupTimes, NewGroup, Time, TokenCount};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::cluster::StepDone;
 use crate::engine::handle::AnswerEvent;
-use crate::metrics::{GroupSeen, Metrics};
+use crate::metrics::{FirstTokenSeen, GroupSeen, Metrics};
 
 /// A group is given up after so many steps that came out wrong with it: one, and its replay.
 const WRONG_MAX: u32 = 2;
@@ -29,6 +30,8 @@ pub(super) struct Waiting {
     events: Option<mpsc::Sender<AnswerEvent>>,
     request_id: String,
     arrival: Time,
+    /// It came before this group of workers had run any step.
+    cold: bool,
     prompt_tokens: u32,
     tokens_max: u32,
     sequences: Vec<Sequence>,
@@ -36,6 +39,10 @@ pub(super) struct Waiting {
     last: Option<(u64, Time)>,
     /// Said instead of `Finished`.
     failure: Option<String>,
+    /// All steps that it was part of.
+    stepped: Duration,
+    /// In them, the busiest rank's device at work.
+    computed: Duration,
     /// Steps that came out wrong with it since its last token.
     wrong: u32,
     /// Steps that cost a rank with it since its last token.
@@ -69,14 +76,22 @@ impl Waiting {
             events: Some(events),
             request_id,
             arrival,
+            cold: false,
             prompt_tokens: u32::try_from(group.prompt.len()).unwrap_or(u32::MAX),
             tokens_max,
             sequences: vec![Sequence::default(); sequences],
             last: None,
             failure: None,
+            stepped: Duration::ZERO,
+            computed: Duration::ZERO,
             wrong: 0,
             lost: 0,
         }
+    }
+
+    /// The same, of a group that came before any step was run.
+    pub(super) fn cold(self, cold: bool) -> Self {
+        Self { cold, ..self }
     }
 
     /// Hands an event over; what to do if that is not possible.
@@ -93,7 +108,11 @@ impl Waiting {
 
     fn token(&mut self, index: u32, commit: u64, now: Time, metrics: &Metrics) {
         match self.last {
-            None => metrics.first_token(now.since(self.arrival)),
+            None => metrics.first_token(FirstTokenSeen {
+                since_arrival: now.since(self.arrival),
+                prompt_tokens: self.prompt_tokens,
+                cold: self.cold,
+            }),
             Some((before, at)) if before != commit => metrics.group_gap(now.since(at)),
             Some(_) => {}
         }
@@ -124,6 +143,9 @@ impl Waiting {
             prefill: span(times.first_scheduled, times.first_token),
             decode: span(times.first_token, finished),
             inference: span(times.first_scheduled, finished),
+            stepped: self.stepped,
+            computed: self.computed,
+            failed: self.failure.is_some(),
         }
     }
 }
@@ -154,6 +176,16 @@ impl Groups {
         if let Some(waiting) = self.groups.get_mut(&group) {
             tracing::warn!(request = waiting.request_id, "an answer ends with an error: {message}");
             waiting.failure.get_or_insert(message);
+        }
+    }
+
+    /// These groups were part of a step.
+    pub(super) fn stepped(&mut self, groups: &[GroupId], done: &StepDone) {
+        for group in groups {
+            if let Some(waiting) = self.groups.get_mut(group) {
+                waiting.stepped += done.duration;
+                waiting.computed += done.computed();
+            }
         }
     }
 
@@ -202,7 +234,7 @@ impl Groups {
                 metrics.group_finished(&waiting.seen(&times));
                 let last = match waiting.failure.take() {
                     Some(message) => AnswerEvent::Failed { message },
-                    None => AnswerEvent::Finished { times },
+                    None => AnswerEvent::Finished { times, at: Instant::now() },
                 };
                 let reason = waiting.hand(last);
                 let waiting = self.groups.remove(&group)?;

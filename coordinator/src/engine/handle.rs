@@ -64,6 +64,8 @@ pub enum AnswerEvent {
     Finished {
         /// When it passed what, on the scheduler's clock.
         times: GroupTimes,
+        /// When that was.
+        at: Instant,
     },
     /// The answer cannot be completed; what the client should be told.
     Failed {

@@ -56,6 +56,8 @@ struct Engine {
     /// The scheduler's time 0.
     origin: Instant,
     commits: u64,
+    /// This group of workers has run a step that was no heartbeat.
+    warm: bool,
     heartbeat_at: Instant,
     /// Draining until then.
     drain_until: Option<Instant>,
@@ -131,6 +133,7 @@ async fn run(
         shutdown,
         origin: now,
         commits: 0,
+        warm: false,
         heartbeat_at: now + setup.patience.heartbeat_every,
         drain_until: None,
         setup,
@@ -202,7 +205,8 @@ impl Engine {
             Input::Submit { group, arrival, request_id, events, accepted } => {
                 let arrival = self.time(Instant::from_std(arrival));
                 let tokens_max = self.tokens_max(&group);
-                let waiting = Waiting::new(&group, tokens_max, arrival, request_id, events);
+                let waiting =
+                    Waiting::new(&group, tokens_max, arrival, request_id, events).cold(!self.warm);
                 let answer = self.submit(group, waiting);
                 let id = answer.as_ref().ok().copied();
                 // Whoever asked may have gone away meanwhile.
@@ -219,7 +223,9 @@ impl Engine {
         if state.capacity().is_none() {
             return Err(SubmitError::NotReady(state.sentence()));
         }
-        let id = self.scheduler.submit(group, self.now())?;
+        let prompt = u32::try_from(group.prompt.len()).unwrap_or(u32::MAX);
+        let submitted = self.scheduler.submit(group, self.now());
+        let id = submitted.inspect_err(|_| self.metrics.refused(prompt))?;
         self.groups.insert(id, waiting);
         Ok(id)
     }
@@ -291,6 +297,7 @@ impl Engine {
         self.metrics.members(MembersSeen::Ready(group.world(), group.epoch));
         self.metrics.cache(CacheSeen {
             block_size: self.capacity.block_size,
+            dtype: self.setup.limits.kv_dtype,
             blocks: group.blocks,
             swap_blocks: group.swap_blocks,
             blocks_wanted: self.setup.limits.kv_blocks.unwrap_or(0),

@@ -42,6 +42,7 @@ impl Engine {
     pub(super) fn lost(&mut self, error: &ClusterError, in_step: &[GroupId]) {
         let Phase::Serving(group) = &self.phase else { return };
         let epoch = group.epoch;
+        self.warm = false;
         let stats = self.scheduler.stats();
         let replayed = u64::try_from(stats.running + stats.swapped).unwrap_or(u64::MAX);
         tracing::error!(epoch, replayed, "the group of workers is lost: {error}");

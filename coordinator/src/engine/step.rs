@@ -6,7 +6,7 @@ use futures::FutureExt;
 use scheduler::{GroupId, Outcome, StepPlan};
 use tokio::time::Instant;
 
-use crate::cluster::{ClusterError, StepDone};
+use crate::cluster::{ClusterError, RankTimes, StepDone};
 use crate::engine::{Done, Engine, Phase};
 use crate::metrics::StepSeen;
 
@@ -107,10 +107,17 @@ impl Engine {
             tokens: step.tokens,
             duration: done.duration,
             skew: done.skew,
+            under_way: done.under_way(),
             swapped_out: step.swapped_out,
             swapped_in: step.swapped_in,
             block_bytes: step.block_bytes,
         });
+        for (rank, times) in done.ranks.iter().enumerate() {
+            let RankTimes { compute, transfer, wait, sample } = *times;
+            self.metrics.rank(rank, [compute, transfer, wait, sample]);
+        }
+        self.groups.stepped(&step.groups, &done);
+        self.warm = true;
         let began = Instant::now();
         self.commit(Outcome::Done(done.tokens));
         self.metrics.scheduled(step.planning + began.elapsed());

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 /// Seconds to a first token.
@@ -30,6 +30,11 @@ pub(super) const ITERATION: &[f64] =
 pub(super) const PARAMS_N: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
 /// Preemptions of a group.
 pub(super) const PREEMPTIONS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0];
+/// Milliseconds of a request's part in steps: 1, 2, 3, 5, 8, 10 … 3000.
+pub(super) const MILLISECONDS: &[f64] = &[
+    1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 20.0, 30.0, 50.0, 80.0, 100.0, 200.0, 300.0, 500.0, 800.0,
+    1000.0, 2000.0, 3000.0,
+];
 /// Seconds of one step: from a heartbeat within a process to a long prefill on a slow device.
 pub(super) const STEP: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -119,6 +124,10 @@ impl Declare<'_> {
 
     pub(super) fn counters_by(&self, name: &str, help: &str, by: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(self.opts(name, help), by))
+    }
+
+    pub(super) fn real_counters(&self, name: &str, help: &str, by: &[&str]) -> CounterVec {
+        self.register(CounterVec::new(self.opts(name, help), by))
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {

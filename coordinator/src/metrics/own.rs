@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use prometheus::{
-    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    CounterVec, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry,
 };
 
-use crate::metrics::declare::{Declare, HTTP, HTTP_FINE, SMALL, STEP};
+use crate::metrics::declare::{Declare, HTTP, HTTP_FINE, REQUEST, SMALL, STEP, TTFT};
 
 /// What only arcmesh tells.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(super) struct Own {
     pub(super) step_duration: HistogramVec,
     pub(super) schedule: Histogram,
     pub(super) rank_skew: Histogram,
+    pub(super) broadcast: Histogram,
+    pub(super) rank_seconds: CounterVec,
     pub(super) preemptions: IntCounterVec,
     pub(super) swap_blocks: IntCounterVec,
     pub(super) swap_bytes: IntCounterVec,
@@ -32,6 +35,11 @@ pub(super) struct Own {
     pub(super) replayed: IntCounter,
     pub(super) replays_given_up: IntCounter,
     pub(super) ready: IntGauge,
+    pub(super) cold_first_token: Histogram,
+    pub(super) answer_tokens: IntCounter,
+    pub(super) answer_bytes: IntCounter,
+    pub(super) receipt: Histogram,
+    pub(super) write_lag: Histogram,
 }
 
 /// What the HTTP layer counts.
@@ -72,6 +80,16 @@ impl Own {
                 "arcmesh_step_rank_skew_seconds",
                 "Between the fastest rank's reply and the slowest's.",
                 SMALL,
+            ),
+            broadcast: d.histogram(
+                "arcmesh_step_broadcast_seconds",
+                "Of a step, when no rank was at work: it was being sent, or the replies came.",
+                SMALL,
+            ),
+            rank_seconds: d.real_counters(
+                "arcmesh_rank_step_seconds_total",
+                "Time of each rank in steps by its own clock: computing, moving sums, waiting for a peer, sampling.",
+                &["rank", "part"],
             ),
             preemptions: d.counters(
                 "arcmesh_preemptions_total",
@@ -148,6 +166,29 @@ impl Own {
             replays_given_up: d.counter(
                 "arcmesh_requests_given_up_total",
                 "Groups that ended with an error since the ranks could not compute them.",
+            ),
+            cold_first_token: d.histogram(
+                "arcmesh_cold_first_token_seconds",
+                "First tokens, among all, of groups that came before the workers had run a step.",
+                TTFT,
+            ),
+            answer_tokens: d.counter(
+                "arcmesh_answer_tokens_total",
+                "Generated tokens that became part of an answer; the others came after a stop string, or when the client was gone.",
+            ),
+            answer_bytes: d.counter(
+                "arcmesh_answer_bytes_total",
+                "Bytes of answers that clients' sockets took.",
+            ),
+            receipt: d.histogram(
+                "arcmesh_request_receipt_seconds",
+                "From the request's arrival until the socket had taken the last byte of its answer.",
+                REQUEST,
+            ),
+            write_lag: d.histogram(
+                "arcmesh_http_write_lag_seconds",
+                "From an answer's last token until the socket had taken its last byte.",
+                SMALL,
             ),
             ready: d.int_gauge("arcmesh_ready", "1: a step went through all ranks, and may again."),
         }

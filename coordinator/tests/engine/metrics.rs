@@ -29,6 +29,22 @@ const PANELS: &[(&str, &str)] = &[
     ("vllm:request_max_num_generation_tokens", "histogram"),
 ];
 
+/// What only dashboards of the older generation read besides.
+const OLDER: &[(&str, &str)] = &[
+    ("vllm:avg_prompt_throughput_toks_per_s", "gauge"),
+    ("vllm:avg_generation_throughput_toks_per_s", "gauge"),
+    ("vllm:tokens_total", "counter"),
+    ("vllm:time_in_queue_requests", "histogram"),
+    ("vllm:model_forward_time_milliseconds", "histogram"),
+    ("vllm:model_execute_time_milliseconds", "histogram"),
+    ("vllm:request_params_best_of", "histogram"),
+    ("vllm:spec_decode_draft_acceptance_rate", "gauge"),
+    ("vllm:spec_decode_efficiency", "gauge"),
+    ("vllm:spec_decode_num_accepted_tokens_total", "counter"),
+    ("vllm:spec_decode_num_draft_tokens_total", "counter"),
+    ("vllm:spec_decode_num_emitted_tokens_total", "counter"),
+];
+
 /// What autoscalers, routers and newer dashboards read besides; all with `engine="0"`.
 const NEWER: &[(&str, &str)] = &[
     ("vllm:kv_cache_usage_perc", "gauge"),
@@ -56,7 +72,7 @@ const NEWER: &[(&str, &str)] = &[
 #[test]
 fn every_series_of_both_generations_is_there_at_zero_from_the_start() {
     let scrape = Metrics::new("a-model", CONTEXT).render();
-    for (name, kind) in PANELS.iter().chain(NEWER) {
+    for (name, kind) in PANELS.iter().chain(NEWER).chain(OLDER) {
         assert!(scrape.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind}");
         let series =
             if *kind == "histogram" { format!("{name}_count") } else { (*name).to_owned() };
@@ -136,12 +152,62 @@ async fn counters_equal_what_was_asked_and_answered_to_the_unit() {
         "vllm:request_decode_time_seconds",
         "vllm:request_inference_time_seconds",
         "vllm:request_params_max_tokens",
+        "vllm:request_params_best_of",
+        "vllm:model_forward_time_milliseconds",
+        "vllm:model_execute_time_milliseconds",
+        "vllm:time_in_queue_requests",
     ] {
         is(&format!("{histogram}_count"), questions.len());
     }
+    for name in [
+        "arcmesh_ttft_by_prompt_len_seconds_count",
+        "arcmesh_e2e_by_prompt_len_seconds_count",
+        "arcmesh_e2e_by_output_len_seconds_count",
+    ] {
+        let counted = f64::from(u32::try_from(questions.len()).unwrap());
+        assert!((sum(&scrape, name) - counted).abs() < 1e-9, "{name}");
+    }
+    assert!(sum(&scrape, "arcmesh_errors_by_prompt_len_total") < 1e-9);
     is("vllm:num_requests_running", 0);
     is("vllm:num_requests_waiting", 0);
     is("vllm:kv_cache_usage_perc", 0);
+}
+
+/// All series of a name.
+fn sum(scrape: &str, name: &str) -> f64 {
+    let series = scrape.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+    series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_are_told_by_the_length_of_the_prompt() {
+    let fleet = fleet(1, 1000).await;
+    let mut question = questions(1).remove(0);
+    question.prompt = vec![5; 150];
+    question.tokens_max = 3;
+    let told = fleet.ask_all(std::slice::from_ref(&question)).await;
+    assert_undisturbed(std::slice::from_ref(&question), &told);
+    question.prompt = vec![5; 300];
+    fleet.submit(&question).await.unwrap_err();
+    let is = |series: &str, expected: f64| {
+        let found = fleet.value(series);
+        assert!((found - expected).abs() < 1e-9, "{series} is {found}, not {expected}");
+    };
+    let class = "prompt_len_bucket=\"129-512\"";
+    is(&format!("arcmesh_e2e_by_prompt_len_seconds_count{{{class}}}"), 1.0);
+    is(&format!("arcmesh_errors_by_prompt_len_total{{kind=\"refused\",{class}}}"), 1.0);
+    is(&format!("arcmesh_errors_by_prompt_len_total{{kind=\"failed\",{class}}}"), 0.0);
+    is("arcmesh_cold_first_token_seconds_count", 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_came_before_the_first_step_is_cold() {
+    let fleet = fleet(2, 1000).await;
+    let questions = questions(4);
+    fleet.ask_all(&questions[..1]).await;
+    fleet.ask_all(&questions[1..]).await;
+    assert!((fleet.value("arcmesh_cold_first_token_seconds_count") - 1.0).abs() < 1e-9);
+    assert!((fleet.value("vllm:time_to_first_token_seconds_count") - 4.0).abs() < 1e-9);
 }
 
 fn ended(told: &[Told], by_stop: bool) -> usize {

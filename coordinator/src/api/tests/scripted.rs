@@ -142,5 +142,5 @@ async fn play(
         preemptions: 0,
         cached_tokens: TokenCount(3),
     };
-    drop(events.send(AnswerEvent::Finished { times }).await);
+    drop(events.send(AnswerEvent::Finished { times, at: std::time::Instant::now() }).await);
 }
