@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 /// Lines of code a file may have, without its tests.
 const FILE_LINES_MAX: usize = 400;
 /// Crates whose `lib.rs` lists its modules from the request inwards.
-const CRATES: [&str; 7] = [
+const CRATES: [&str; 8] = [
     "catalogue",
     "checkpoint",
     "coordinator",
     "coordinator/scheduler",
     "forecast",
     "worker",
+    "worker/opencl",
     "tests/fixture",
 ];
 /// Names that say nothing about what is inside.
