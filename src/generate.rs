@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
-use coordinator::{Answer, AnswerEvent, ChatTemplate, Conversation, Tokenizer};
+use coordinator::{Answer, AnswerEvent, ChatTemplate, Conversation, Submission, Tokenizer, Wishes};
 use scheduler::{FinishReason, NewGroup, Sampling, TokenCount, TokenId};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,13 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
         ignore_end: false,
         stop_tokens: Vec::new(),
     };
-    let answer = api.engine.submit(group, Instant::now(), "generate".to_owned()).await?;
+    let submission = Submission {
+        group,
+        wishes: Wishes::default(),
+        arrival: Instant::now(),
+        request_id: "generate".to_owned(),
+    };
+    let answer = api.engine.submit(submission).await?;
     let ended = tokio::select! {
         ended = show(answer, &api.tokenizer) => ended,
         () = interrupted.cancelled() => Ok(()),
@@ -71,6 +77,7 @@ async fn show(mut answer: Answer, tokenizer: &Tokenizer) -> anyhow::Result<()> {
             }
             AnswerEvent::Failed { message } => bail!(message),
             AnswerEvent::Token { .. }
+            | AnswerEvent::Prompt { .. }
             | AnswerEvent::SequenceFinished { .. }
             | AnswerEvent::Finished { .. } => {}
         }

@@ -21,12 +21,12 @@ mod config;
 pub use api::{
     Api, ApiKeys, ApiLimits, MoreMetrics, Origins, Overlong, ServedModel, router, serve,
 };
-pub use cluster::{ClusterError, Member, MemberError, MemberRequest, connect};
+pub use cluster::{ClusterError, Likelihood, Member, MemberError, MemberRequest, connect};
 pub use config::{ConfigError, CoordinatorConfig, Patience, ServingLimits};
 pub use coordinator::{Coordinator, CoordinatorError};
 pub use engine::{
-    Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, ModelFacts,
-    SubmitError, start,
+    Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState,
+    Likelihoods, ModelFacts, Submission, SubmitError, Wishes, start,
 };
 pub use metrics::Metrics;
 pub use prompt::{

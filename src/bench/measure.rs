@@ -163,6 +163,12 @@ impl Sequence {
     /// The next tokens of this sequence; sampled where the row after the last is wanted.
     fn slice(&self, tokens: Vec<u32>, sampled: bool) -> Slice {
         let sampling = sampled.then_some(GREEDY);
-        Slice { tokens, start: self.done, blocks: self.blocks.clone(), sampling }
+        Slice {
+            tokens,
+            start: self.done,
+            blocks: self.blocks.clone(),
+            sampling,
+            ..Slice::default()
+        }
     }
 }

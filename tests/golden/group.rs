@@ -66,6 +66,7 @@ impl Group {
                 start: u32::try_from(start).unwrap(),
                 blocks: (0..blocks).collect(),
                 sampling: sample.then_some(Sampling { top_p: 1.0, ..Default::default() }),
+                ..Default::default()
             }],
             blocks_held: blocks,
             deadline_ms: PATIENCE_MS,

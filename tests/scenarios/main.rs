@@ -6,5 +6,6 @@ mod answers;
 mod faults;
 mod figures;
 mod limits;
+mod logits;
 mod process;
 mod site;

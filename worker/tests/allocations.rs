@@ -85,6 +85,7 @@ fn allocated(runner: &mut Runner, tokens: u32) -> Vec<usize> {
         start,
         blocks: (0..8).map(|block| 8 * sequence + block).collect(),
         sampling: Some(greedy),
+        ..Default::default()
     };
     let step = |step: u64, start: u32, tokens: u32| StepRequest {
         epoch: 1,

@@ -83,6 +83,11 @@ impl AnswerText {
         std::mem::take(&mut self.held)
     }
 
+    /// Characters of the text that is held back.
+    pub(crate) fn held_characters(&self) -> usize {
+        self.held.chars().count()
+    }
+
     /// A stop string was found.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped

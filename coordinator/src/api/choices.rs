@@ -6,18 +6,20 @@ use std::time::Instant;
 
 use scheduler::{CancelReason, FinishReason, TokenId};
 
-use crate::answer::AnswerText;
+use crate::answer::{AnswerText, StopStrings};
 use crate::api::Api;
 use crate::api::parameters::Parameters;
+use crate::api::spoken::Spoken;
+use crate::cluster::Likelihood;
 use crate::engine::{Answer, AnswerEvent};
 use crate::metrics::Metrics;
 use crate::prompt::Tokenizer;
 
 /// What a client sees of an answer, in order. `Ended` or `Failed` comes once and last.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Piece {
-    /// A choice grew.
-    Text { index: u32, text: String },
+    /// A choice grew; with what its tokens were, if that was asked for.
+    Text { index: u32, text: String, spoken: Vec<Spoken> },
     /// A choice is complete.
     Finished { index: u32, reason: &'static str },
     /// All choices of the group are.
@@ -56,7 +58,7 @@ pub(super) struct Choices {
     choices: Vec<Choice>,
     /// Of the first choice.
     index: u32,
-    prompt_tokens: u64,
+    opening: Opening,
     pieces: VecDeque<Piece>,
     /// All choices are complete and the rest of the group was called off.
     called_off: bool,
@@ -70,39 +72,67 @@ struct Choice {
     /// A token that may turn out to be the end of the answer, and then is not part of it.
     held: Option<TokenId>,
     complete: bool,
+    /// Characters of its text, those held back counted.
+    characters: usize,
+    /// Tokens that wait for their text.
+    spoken: Vec<Spoken>,
+}
+
+/// What comes before an answer.
+#[derive(Debug)]
+pub(super) struct Opening {
+    prompt_tokens: u64,
+    /// Every choice begins with it.
+    echo: String,
+    /// The prompt, if it is to be told how likely it was.
+    scored: Vec<u32>,
+}
+
+impl Opening {
+    pub(super) fn new(prompt: &[u32], echo: String, parameters: &Parameters) -> Self {
+        let scored = parameters.wishes.likelihoods.is_some_and(|wanted| wanted.prompt);
+        Self {
+            prompt_tokens: u64::try_from(prompt.len()).unwrap_or(u64::MAX),
+            echo,
+            scored: if scored { prompt.to_vec() } else { Vec::new() },
+        }
+    }
 }
 
 impl Choices {
-    /// `index` is that of the first choice. With `echo`, every choice begins with it.
+    /// `index` is that of the first choice.
     pub(super) fn new(
         answer: Answer,
         api: &Api,
         parameters: Arc<Parameters>,
         index: u32,
-        prompt_tokens: usize,
-        echo: &str,
+        opening: Opening,
     ) -> Self {
+        let characters = opening.echo.chars().count();
         let choice = || Choice {
             text: AnswerText::new(parameters.stop.clone()),
             tokens: 0,
             held: None,
             complete: false,
+            characters,
+            spoken: Vec::new(),
         };
         let choices: Vec<Choice> = (0..parameters.sequences).map(|_| choice()).collect();
-        let echoes = (index..index + parameters.sequences).filter(|_| !echo.is_empty());
-        let pieces = echoes.map(|index| Piece::Text { index, text: echo.to_owned() }).collect();
-        let prompt_tokens = u64::try_from(prompt_tokens).unwrap_or(u64::MAX);
-        Self {
+        let mut begun = Self {
             answer,
             tokenizer: Arc::clone(&api.tokenizer),
             metrics: Arc::clone(&api.metrics),
             parameters,
             choices,
             index,
-            prompt_tokens,
-            pieces,
+            opening,
+            pieces: VecDeque::new(),
             called_off: false,
+        };
+        if begun.opening.scored.is_empty() && !begun.opening.echo.is_empty() {
+            begun.echo(&[]);
         }
+        begun
     }
 
     /// The next piece; none after the last.
@@ -112,7 +142,10 @@ impl Choices {
                 return Some(piece);
             }
             match self.answer.next().await? {
-                AnswerEvent::Token { index, token } => self.grow(index, token),
+                AnswerEvent::Prompt { likelihoods } => self.score(&likelihoods),
+                AnswerEvent::Token { index, token, likelihood } => {
+                    self.grow(index, token, likelihood.as_ref());
+                }
                 AnswerEvent::SequenceFinished { index, reason } => self.finish(index, reason),
                 AnswerEvent::Finished { .. }
                     if !self.choices.iter().all(|choice| choice.complete) =>
@@ -122,7 +155,7 @@ impl Choices {
                 AnswerEvent::Finished { times, at } => {
                     let completion = self.choices.iter().map(|choice| u64::from(choice.tokens));
                     return Some(Piece::Ended(Spent {
-                        prompt: self.prompt_tokens,
+                        prompt: self.opening.prompt_tokens,
                         completion: completion.sum(),
                         cached: u64::from(times.cached_tokens.0),
                         at: Some(at),
@@ -138,9 +171,35 @@ impl Choices {
         }
     }
 
-    fn grow(&mut self, index: u32, token: TokenId) {
+    /// The prompt is the first part of every choice.
+    fn echo(&mut self, spoken: &[Spoken]) {
+        for index in self.index..self.index + self.parameters.sequences {
+            let (text, spoken) = (self.opening.echo.clone(), spoken.to_vec());
+            self.pieces.push_back(Piece::Text { index, text, spoken });
+        }
+    }
+
+    /// The same, once it is known how likely it was. Nothing comes before its first token.
+    fn score(&mut self, likelihoods: &[Likelihood]) {
+        let mut text = AnswerText::new(StopStrings::default());
+        let mut characters = 0;
+        let likelihoods = std::iter::once(None).chain(likelihoods.iter().map(Some));
+        let tokens = std::mem::take(&mut self.opening.scored);
+        let spoken = tokens.iter().zip(likelihoods).map(|(&token, likelihood)| {
+            let spoken = Spoken::new(token, characters, likelihood, &self.tokenizer);
+            if self.parameters.special_shown || !self.tokenizer.is_special(token) {
+                let bytes = self.tokenizer.token_bytes(token).unwrap_or_default();
+                characters += text.push(bytes, false).chars().count();
+            }
+            spoken
+        });
+        let spoken: Vec<Spoken> = spoken.collect();
+        self.echo(&spoken);
+    }
+
+    fn grow(&mut self, index: u32, token: TokenId, likelihood: Option<&Likelihood>) {
         let Some(choice) = self.choices.get_mut(index as usize) else { return };
-        if choice.complete {
+        if choice.complete || self.parameters.silent() {
             return;
         }
         let mut text = String::new();
@@ -149,6 +208,11 @@ impl Choices {
         }
         choice.tokens = choice.tokens.saturating_add(1);
         self.metrics.answer_token();
+        if let Some(likelihood) = likelihood {
+            let offset = choice.characters;
+            let spoken = Spoken::new(token.0, offset, Some(likelihood), &self.tokenizer);
+            choice.spoken.push(spoken);
+        }
         let special = self.tokenizer.is_special(token.0);
         if special || self.parameters.stop_tokens.contains(&token.0) {
             choice.held = Some(token);
@@ -186,6 +250,7 @@ impl Choices {
         };
         choice.complete = true;
         self.say(index, text);
+        self.say_rest(index);
         self.pieces.push_back(Piece::Finished { index: self.index + index, reason });
     }
 
@@ -193,6 +258,7 @@ impl Choices {
         let choice = &mut self.choices[index as usize];
         if choice.text.is_stopped() {
             choice.complete = true;
+            self.say_rest(index);
             self.pieces.push_back(Piece::Finished { index: self.index + index, reason: "stop" });
         }
     }
@@ -205,7 +271,17 @@ impl Choices {
 
     fn say(&mut self, index: u32, text: String) {
         if !text.is_empty() {
-            self.pieces.push_back(Piece::Text { index: self.index + index, text });
+            let spoken = std::mem::take(&mut self.choices[index as usize].spoken);
+            self.pieces.push_back(Piece::Text { index: self.index + index, text, spoken });
+        }
+    }
+
+    /// Tokens whose text is not part of the answer are told of all the same.
+    fn say_rest(&mut self, index: u32) {
+        let spoken = std::mem::take(&mut self.choices[index as usize].spoken);
+        if !spoken.is_empty() {
+            let text = String::new();
+            self.pieces.push_back(Piece::Text { index: self.index + index, text, spoken });
         }
     }
 }
@@ -217,6 +293,11 @@ impl Choice {
             return String::new();
         }
         let bytes = tokenizer.token_bytes(token.0).unwrap_or_default();
-        self.text.push(bytes, self.tokens >= parameters.tokens_min)
+        let held = self.text.held_characters();
+        let text = self.text.push(bytes, self.tokens >= parameters.tokens_min);
+        // What a stop string cuts off was counted when it was held back.
+        let after = self.characters + text.chars().count() + self.text.held_characters();
+        self.characters = after.saturating_sub(held);
+        text
     }
 }

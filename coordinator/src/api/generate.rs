@@ -10,7 +10,7 @@ use futures::stream::{BoxStream, SelectAll, StreamExt, select_all, unfold};
 use scheduler::{NewGroup, TokenCount, TokenId};
 use uuid::Uuid;
 
-use crate::api::choices::{Choices, Piece};
+use crate::api::choices::{Choices, Opening, Piece};
 use crate::api::error::ApiError;
 use crate::api::line::{Complete, Line};
 use crate::api::observe::Seen;
@@ -19,6 +19,7 @@ use crate::api::parameters::{Delivery, Endpoint, Parameters};
 use crate::api::prompts::{Asked, Prompt, blocking, prepare};
 use crate::api::watched::watched;
 use crate::api::{Shared, body, sse, whole};
+use crate::engine::Submission;
 use crate::metrics::Metrics;
 
 /// What all choices of a request become, as it comes.
@@ -32,6 +33,8 @@ pub(super) struct Envelope {
     pub(super) created: u64,
     pub(super) model: String,
     pub(super) fingerprint: String,
+    /// Choices say how likely their tokens were.
+    pub(super) logprobs: bool,
 }
 
 /// Notices a client that goes away before its answer is complete.
@@ -78,6 +81,7 @@ pub(super) async fn generate(
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
         model,
         fingerprint: shared.api.model.fingerprint.clone(),
+        logprobs: parameters.wishes.likelihoods.is_some(),
     };
     let mut response = match parameters.delivery {
         Delivery::Whole => {
@@ -113,11 +117,16 @@ async fn submit(
     let mut streams = Vec::with_capacity(prompts.len());
     for (prompt, index) in prompts.into_iter().zip((0..).step_by(parameters.sequences as usize)) {
         let Prompt { tokens, echo } = prompt;
-        let length = tokens.len();
-        let group = group(tokens, parameters);
-        let answer = api.engine.submit(group, seen.arrival, seen.id.clone()).await;
+        let opening = Opening::new(&tokens, echo, parameters);
+        let answer = api.engine.submit(Submission {
+            group: group(tokens, parameters),
+            wishes: parameters.wishes.clone(),
+            arrival: seen.arrival,
+            request_id: seen.id.clone(),
+        });
+        let answer = answer.await;
         let answer = answer.map_err(|error| ApiError::refused(&error, endpoint.prompt_field()))?;
-        let choices = Choices::new(answer, api, Arc::clone(parameters), index, length, &echo);
+        let choices = Choices::new(answer, api, Arc::clone(parameters), index, opening);
         let pieces = unfold(choices, |mut choices| async move {
             choices.next().await.map(|piece| (piece, choices))
         });
@@ -131,7 +140,8 @@ fn group(tokens: Vec<u32>, parameters: &Parameters) -> NewGroup {
         prompt: tokens.into_iter().map(TokenId).collect(),
         sequences: parameters.sequences,
         sampling: parameters.sampling,
-        tokens_max: parameters.tokens_max.map(TokenCount),
+        // A sequence ends only with a token; a silent answer drops it.
+        tokens_max: parameters.tokens_max.map(|most| TokenCount(most.max(1))),
         tokens_min: TokenCount(parameters.tokens_min),
         ignore_end: parameters.ignore_end,
         stop_tokens: parameters.stop_tokens.iter().copied().map(TokenId).collect(),

@@ -8,6 +8,8 @@ use crate::answer::StopStrings;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::limits::ApiLimits;
+use crate::api::logits;
+use crate::engine::Wishes;
 
 /// Stop strings of a request; OpenAI allows 4.
 const STOP_STRINGS_MAX: usize = 16;
@@ -48,12 +50,24 @@ pub(super) enum Delivery {
     Stream { usage: bool },
 }
 
+/// What the text of a choice begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// What was generated.
+    Answer,
+    /// The prompt: an echo.
+    Prompt,
+}
+
 /// How an answer is to be made.
 #[derive(Debug, Clone)]
 pub(super) struct Parameters {
     pub(super) sampling: Sampling,
+    pub(super) wishes: Wishes,
+    pub(super) start: Start,
     /// For each prompt.
     pub(super) sequences: u32,
+    /// 0 only with an echo.
     pub(super) tokens_max: Option<u32>,
     pub(super) tokens_min: u32,
     pub(super) ignore_end: bool,
@@ -67,14 +81,22 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Takes them from a request; `stops` end an answer besides those asked for.
+    /// Nothing is to be generated: the echo alone is the answer.
+    pub(super) fn silent(&self) -> bool {
+        self.tokens_max == Some(0)
+    }
+
+    /// Takes them from a request; `stops` end an answer besides those asked for, and tokens are below
+    /// `vocabulary`.
     pub(super) fn take(
         fields: &mut Fields<'_>,
         endpoint: Endpoint,
         stops: &[&str],
         limits: &ApiLimits,
+        vocabulary: usize,
     ) -> Result<Self, ApiError> {
-        let tokens_max = tokens_max(fields, endpoint)?;
+        let echo = endpoint == Endpoint::Completions && fields.flag("echo")?;
+        let tokens_max = tokens_max(fields, endpoint, echo)?;
         let tokens_min = count(fields, "min_tokens", 0)?.unwrap_or(0);
         if tokens_max.is_some_and(|most| tokens_min > most) {
             return Err(ApiError::invalid("min_tokens", "min_tokens must not exceed max_tokens"));
@@ -90,6 +112,8 @@ impl Parameters {
         strings.extend(stops.iter().map(|&stop| stop.to_owned()));
         Ok(Self {
             sampling: sampling(fields)?,
+            wishes: logits::take(fields, endpoint, echo, vocabulary)?,
+            start: if echo { Start::Prompt } else { Start::Answer },
             sequences,
             tokens_max,
             tokens_min,
@@ -125,7 +149,7 @@ fn seed(fields: &mut Fields<'_>) -> Result<u64, ApiError> {
     Ok(signed.or(number.as_u64()).unwrap_or_else(|| number.as_f64().unwrap_or(0.0).to_bits()))
 }
 
-fn within(
+pub(super) fn within(
     fields: &mut Fields<'_>,
     field: &str,
     least: f64,
@@ -153,8 +177,13 @@ fn count(fields: &mut Fields<'_>, field: &str, least: i64) -> Result<Option<u32>
     }
 }
 
-fn tokens_max(fields: &mut Fields<'_>, endpoint: Endpoint) -> Result<Option<u32>, ApiError> {
-    let old = count(fields, "max_tokens", 1)?;
+/// With an echo there is something to answer even where nothing is generated.
+fn tokens_max(
+    fields: &mut Fields<'_>,
+    endpoint: Endpoint,
+    echo: bool,
+) -> Result<Option<u32>, ApiError> {
+    let old = count(fields, "max_tokens", i64::from(!echo))?;
     match endpoint {
         Endpoint::Chat => Ok(count(fields, "max_completion_tokens", 1)?.or(old)),
         Endpoint::Completions => Ok(Some(old.unwrap_or(LEGACY_TOKENS))),

@@ -10,7 +10,7 @@ use crate::api::body::Whole;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::limits::Overlong;
-use crate::api::parameters::{Endpoint, Parameters};
+use crate::api::parameters::{Endpoint, Parameters, Start};
 use crate::api::{Api, Shared, messages, refusals};
 use crate::engine::EngineState;
 use crate::prompt::{Conversation, Specials, TemplateError, TokenizerError};
@@ -79,7 +79,8 @@ pub(super) fn prepare(api: &Api, endpoint: Endpoint, body: &[u8]) -> Result<Aske
         Endpoint::Chat => api.template.stop_strings(),
         Endpoint::Completions => &[],
     };
-    let parameters = Parameters::take(&mut fields, endpoint, stops, &api.limits)?;
+    let vocabulary = api.tokenizer.vocabulary();
+    let parameters = Parameters::take(&mut fields, endpoint, stops, &api.limits, vocabulary)?;
     let state = api.engine.state();
     let context = state.capacity().map(|capacity| capacity.model_len_max);
     let began = Instant::now();
@@ -184,7 +185,6 @@ fn texts(
         return Err(ApiError::invalid("prompt", message));
     }
     let add_begin = fields.take("add_special_tokens")?.unwrap_or(true);
-    let echo = fields.flag("echo")?;
     let prompt = |source| {
         let (tokens, said) = match source {
             Source::Text(said) => (text(api, &said, add_begin, context)?, said),
@@ -196,7 +196,10 @@ fn texts(
         if tokens.is_empty() {
             return Err(ApiError::invalid("prompt", "the prompt is empty"));
         }
-        Ok(Prompt { tokens, echo: if echo { said } else { String::new() } })
+        Ok(Prompt {
+            tokens,
+            echo: if parameters.start == Start::Prompt { said } else { String::new() },
+        })
     };
     sources.into_iter().map(prompt).collect()
 }

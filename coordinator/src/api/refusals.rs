@@ -10,13 +10,7 @@ use crate::api::fields::Fields;
 type Neutral = fn(&Value) -> bool;
 
 const REFUSED: &[(&str, Neutral)] = &[
-    ("logprobs", is_off),
-    ("top_logprobs", is_off),
     ("prompt_logprobs", is_off),
-    ("logit_bias", is_off),
-    ("presence_penalty", is_off),
-    ("frequency_penalty", is_off),
-    ("repetition_penalty", is_one),
     ("length_penalty", is_one),
     ("typical_p", is_one),
     ("mirostat", is_off),

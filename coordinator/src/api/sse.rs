@@ -17,6 +17,7 @@ use crate::api::error::ApiError;
 use crate::api::generate::{Attention, Envelope, Pieces, usage};
 use crate::api::openai::{Answered, Delta, DeltaChoice, TextChoice, Usage};
 use crate::api::parameters::Endpoint;
+use crate::api::spoken::{self, Spoken};
 
 /// Keeps proxies from giving up; clients skip it.
 const PING: Bytes = Bytes::from_static(b": ping\n\n");
@@ -91,13 +92,13 @@ impl Events {
 
     fn take(&mut self, piece: Piece) {
         match piece {
-            Piece::Text { index, text } => {
+            Piece::Text { index, text, spoken } => {
                 self.begin(index);
-                self.chunk(index, Some(&text), None);
+                self.chunk(index, Some(&text), &spoken, None);
             }
             Piece::Finished { index, reason } => {
                 self.begin(index);
-                self.chunk(index, None, Some(reason));
+                self.chunk(index, None, &[], Some(reason));
             }
             Piece::Ended(spent) => self.spent.add(spent),
             Piece::Failed(message) => {
@@ -135,19 +136,36 @@ impl Events {
         );
     }
 
-    fn chunk(&mut self, index: u32, text: Option<&str>, finish_reason: Option<&'static str>) {
+    fn chunk(
+        &mut self,
+        index: u32,
+        text: Option<&str>,
+        spoken: &[Spoken],
+        finish_reason: Option<&'static str>,
+    ) {
+        let logprobs = self.envelope.logprobs && !spoken.is_empty();
         match self.envelope.endpoint {
             Endpoint::Chat => {
                 let delta = Delta { role: None, content: text };
                 self.answered(
-                    vec![DeltaChoice { index, delta, logprobs: None, finish_reason }],
+                    vec![DeltaChoice {
+                        index,
+                        delta,
+                        logprobs: logprobs.then(|| spoken::of_chat(spoken)),
+                        finish_reason,
+                    }],
                     None,
                 );
             }
             Endpoint::Completions => {
                 let text = text.unwrap_or_default();
                 self.answered(
-                    vec![TextChoice { index, text, logprobs: None, finish_reason }],
+                    vec![TextChoice {
+                        index,
+                        text,
+                        logprobs: logprobs.then(|| spoken::of_text(spoken)),
+                        finish_reason,
+                    }],
                     None,
                 );
             }

@@ -9,6 +9,15 @@ use crate::api::error::ApiError;
 use crate::api::generate::{Attention, Envelope, Pieces, usage};
 use crate::api::openai::{Answered, Message, MessageChoice, TextChoice};
 use crate::api::parameters::Endpoint;
+use crate::api::spoken::{self, Spoken};
+
+/// A choice so far.
+#[derive(Debug, Clone)]
+struct Said {
+    text: String,
+    spoken: Vec<Spoken>,
+    reason: &'static str,
+}
 
 /// Waits for the whole answer.
 pub(super) async fn respond(
@@ -17,12 +26,17 @@ pub(super) async fn respond(
     envelope: &Envelope,
     attention: &mut Attention,
 ) -> Result<Response, ApiError> {
-    let mut texts = vec![(String::new(), "length"); choices];
+    let mut texts =
+        vec![Said { text: String::new(), spoken: Vec::new(), reason: "length" }; choices];
     let mut spent = Spent::default();
     while let Some(piece) = pieces.next().await {
         match piece {
-            Piece::Text { index, text } => texts[index as usize].0.push_str(&text),
-            Piece::Finished { index, reason } => texts[index as usize].1 = reason,
+            Piece::Text { index, text, spoken } => {
+                let said = &mut texts[index as usize];
+                said.text.push_str(&text);
+                said.spoken.extend(spoken);
+            }
+            Piece::Finished { index, reason } => texts[index as usize].reason = reason,
             Piece::Ended(more) => spent.add(more),
             Piece::Failed(message) => {
                 attention.failed();
@@ -34,25 +48,24 @@ pub(super) async fn respond(
     Ok(body(&texts, spent, envelope))
 }
 
-fn body(texts: &[(String, &'static str)], spent: Spent, envelope: &Envelope) -> Response {
-    let texts =
-        texts.iter().zip(0..).map(|((text, reason), index)| (text.as_str(), *reason, index));
+fn body(texts: &[Said], spent: Spent, envelope: &Envelope) -> Response {
+    let texts = texts.iter().zip(0..);
     match envelope.endpoint {
         Endpoint::Chat => {
-            let choices = texts.map(|(content, finish_reason, index)| MessageChoice {
+            let choices = texts.map(|(said, index)| MessageChoice {
                 index,
-                message: Message { role: "assistant", content, refusal: None },
-                logprobs: None,
-                finish_reason,
+                message: Message { role: "assistant", content: &said.text, refusal: None },
+                logprobs: envelope.logprobs.then(|| spoken::of_chat(&said.spoken)),
+                finish_reason: said.reason,
             });
             json("chat.completion", choices.collect(), spent, envelope)
         }
         Endpoint::Completions => {
-            let choices = texts.map(|(text, reason, index)| TextChoice {
+            let choices = texts.map(|(said, index)| TextChoice {
                 index,
-                text,
-                logprobs: None,
-                finish_reason: Some(reason),
+                text: &said.text,
+                logprobs: envelope.logprobs.then(|| spoken::of_text(&said.spoken)),
+                finish_reason: Some(said.reason),
             });
             json("text_completion", choices.collect(), spent, envelope)
         }

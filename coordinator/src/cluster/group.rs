@@ -10,7 +10,9 @@ use scheduler::{StepPlan, TokenId};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use crate::cluster::{ClusterError, Member, MemberError, MemberRequest, wire};
+use crate::cluster::{
+    ClusterError, Likelihood, Member, MemberError, MemberRequest, SliceWish, wire,
+};
 
 /// A group at an epoch.
 #[derive(Debug)]
@@ -32,10 +34,12 @@ pub(crate) struct Group {
 }
 
 /// A step that every rank ran.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StepDone {
     /// Sampled by rank 0, in order of the slices that asked.
     pub(crate) tokens: Vec<TokenId>,
+    /// What was asked of the logits, slice by slice: of its targets, then of its sampled token.
+    pub(crate) likelihoods: Vec<Likelihood>,
     /// From sending it to the slowest reply.
     pub(crate) duration: Duration,
     /// Between the fastest reply and the slowest.
@@ -99,11 +103,11 @@ impl Group {
         self.members.len()
     }
 
-    /// The next step, or a heartbeat if there is no plan. The future owns all it needs; dropping it
+    /// The next step, or a heartbeat if there is no plan; `wishes` has one for each slice. The future owns all it needs; dropping it
     /// abandons the step, and with it the group.
     pub(crate) fn step(
         &mut self,
-        plan: Option<&StepPlan>,
+        plan: Option<(&StepPlan, &[SliceWish])>,
         deadline: Duration,
     ) -> impl Future<Output = Result<StepDone, ClusterError>> + Send + 'static {
         self.steps += 1;
@@ -151,6 +155,7 @@ async fn run(
     same_bits(members, &replies)?;
     Ok(StepDone {
         tokens: wire::tokens(&replies[0]),
+        likelihoods: wire::likelihoods(&replies[0]),
         duration: ended - started,
         skew: ended - fastest.unwrap_or(ended),
         ranks: replies.iter().map(wire::times).collect(),

@@ -7,6 +7,7 @@ mod deadlines;
 mod form;
 mod group;
 mod grpc;
+mod logits;
 mod member;
 mod wire;
 
@@ -14,6 +15,8 @@ pub(crate) use deadlines::Deadlines;
 pub(crate) use form::{Wish, form};
 pub(crate) use group::{Group, RankTimes, StepDone};
 pub use grpc::connect;
+pub use logits::Likelihood;
+pub(crate) use logits::{Adjustment, Scores, SliceWish};
 pub use member::{Member, MemberError, MemberRequest};
 
 /// Why there is no group, or why a step did not happen. One variant a reaction.

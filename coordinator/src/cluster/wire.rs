@@ -6,17 +6,21 @@ use proto::worker::step_failure::Kind;
 use proto::worker::{self, StepFailure, StepReply, StepRequest};
 use scheduler::{BlockPair, Sampling, Slice, StepPlan, TokenId};
 
-use crate::cluster::{ClusterError, RankTimes};
+use crate::cluster::{Adjustment, ClusterError, Likelihood, RankTimes, Scores, SliceWish};
 
-/// The request for a plan; without one, a heartbeat.
-pub(super) fn request(plan: Option<&StepPlan>, epoch: u64, step: u64) -> StepRequest {
-    let Some(plan) = plan else {
+/// The request for a plan, with a wish for each of its slices; without one, a heartbeat.
+pub(super) fn request(
+    plan: Option<(&StepPlan, &[SliceWish])>,
+    epoch: u64,
+    step: u64,
+) -> StepRequest {
+    let Some((plan, wishes)) = plan else {
         return StepRequest { epoch, step, ..StepRequest::default() };
     };
     StepRequest {
         epoch,
         step,
-        slices: plan.slices.iter().map(slice).collect(),
+        slices: plan.slices.iter().zip(wishes).map(slice).collect(),
         swap_out: pairs(&plan.swap_out),
         swap_in: pairs(&plan.swap_in),
         copies: pairs(&plan.copies),
@@ -53,7 +57,41 @@ pub(super) fn check(
             reply.tokens.len()
         )));
     }
-    Ok(())
+    check_likelihoods(rank, name, request, reply)
+}
+
+/// As many as were asked for, each with the alternatives that were asked for, and numbers that JSON
+/// can say.
+fn check_likelihoods(
+    rank: usize,
+    name: &str,
+    request: &StepRequest,
+    reply: &StepReply,
+) -> Result<(), ClusterError> {
+    let asked = request.slices.iter().filter_map(|slice| slice.scores.as_ref());
+    let tops = asked.flat_map(|scores| {
+        let count = scores.targets.len() + usize::from(scores.sampled);
+        std::iter::repeat_n(scores.top as usize, count)
+    });
+    let tops: Vec<usize> = if rank == 0 { tops.collect() } else { Vec::new() };
+    if reply.likelihoods.len() != tops.len() {
+        return Err(ClusterError::Wrong(format!(
+            "rank {rank} ({name}) gave {} likelihoods instead of {}",
+            reply.likelihoods.len(),
+            tops.len()
+        )));
+    }
+    let sound = |(likelihood, &top): (&worker::Likelihood, &usize)| {
+        likelihood.top_tokens.len() <= top
+            && likelihood.top_tokens.len() == likelihood.top_logprobs.len()
+            && likelihood.top_logprobs.iter().all(|logprob| logprob.is_finite())
+            && likelihood.logprob.is_finite()
+    };
+    if reply.likelihoods.iter().zip(&tops).all(sound) {
+        return Ok(());
+    }
+    let what = format!("rank {rank} ({name}) gave a likelihood that is none");
+    Err(ClusterError::Wrong(what))
 }
 
 /// The sampled tokens, as the core counts them.
@@ -72,6 +110,18 @@ pub(super) fn times(reply: &StepReply) -> RankTimes {
     }
 }
 
+/// How likely tokens were, as the core's caller counts them.
+pub(super) fn likelihoods(reply: &StepReply) -> Vec<Likelihood> {
+    let likelihood = |wire: &worker::Likelihood| {
+        let tokens = wire.top_tokens.iter().copied().map(TokenId);
+        Likelihood {
+            logprob: wire.logprob,
+            likeliest: tokens.zip(wire.top_logprobs.iter().copied()).collect(),
+        }
+    };
+    reply.likelihoods.iter().map(likelihood).collect()
+}
+
 fn failed(rank: usize, name: &str, failure: &StepFailure) -> ClusterError {
     let lost = |cause| ClusterError::Lost {
         rank,
@@ -88,13 +138,36 @@ fn failed(rank: usize, name: &str, failure: &StepFailure) -> ClusterError {
     }
 }
 
-fn slice(slice: &Slice) -> worker::Slice {
+fn slice((slice, wish): (&Slice, &SliceWish)) -> worker::Slice {
     worker::Slice {
         tokens: slice.tokens.iter().map(|token| token.0).collect(),
         start: slice.start.0,
         blocks: slice.blocks.iter().map(|block| block.0).collect(),
         sampling: slice.sampling.as_ref().map(sampling),
+        adjustment: wish.adjustment.as_ref().map(adjustment),
+        scores: wish.scores.as_ref().map(scores),
     }
+}
+
+fn adjustment(adjustment: &Adjustment) -> worker::Adjustment {
+    let (answer, answer_counts) = adjustment.answer.iter().copied().unzip();
+    let (bias_tokens, bias) = adjustment.bias.iter().copied().unzip();
+    worker::Adjustment {
+        bias_tokens,
+        bias,
+        banned: adjustment.banned.to_vec(),
+        repetition: adjustment.repetition,
+        presence: adjustment.presence,
+        frequency: adjustment.frequency,
+        prompt: adjustment.prompt.to_vec(),
+        answer,
+        answer_counts,
+    }
+}
+
+fn scores(scores: &Scores) -> worker::Scores {
+    let targets = scores.targets.iter().map(|token| token.0).collect();
+    worker::Scores { targets, sampled: scores.sampled, top: scores.top }
 }
 
 fn sampling(sampling: &Sampling) -> worker::Sampling {
@@ -116,6 +189,21 @@ mod tests {
     use scheduler::{BlockCount, BlockId, GroupId, SequenceId, StepId, TokenCount};
 
     use super::*;
+
+    fn wish() -> SliceWish {
+        SliceWish {
+            adjustment: Some(Adjustment {
+                bias: [(7, -1.5)].into(),
+                banned: [8].into(),
+                repetition: 1.1,
+                presence: 0.2,
+                frequency: 0.3,
+                prompt: [11, 12].into(),
+                answer: vec![(4, 2)],
+            }),
+            scores: Some(Scores { targets: vec![TokenId(12)], sampled: true, top: 1 }),
+        }
+    }
 
     fn plan() -> StepPlan {
         let slice = |sampling| Slice {
@@ -141,7 +229,7 @@ mod tests {
 
     #[test]
     fn all_of_a_plan_is_said() {
-        let request = request(Some(&plan()), 5, 6);
+        let request = request(Some((&plan(), &[wish(), SliceWish::default()])), 5, 6);
         let sampling = worker::Sampling {
             temperature: 0.5,
             top_p: 0.9,
@@ -154,12 +242,29 @@ mod tests {
             start: 16,
             blocks: vec![3, 9],
             sampling,
+            adjustment: None,
+            scores: None,
         };
         let pair = |from, to| vec![worker::BlockPair { from, to }];
+        let first = worker::Slice {
+            adjustment: Some(worker::Adjustment {
+                bias_tokens: vec![7],
+                bias: vec![-1.5],
+                banned: vec![8],
+                repetition: 1.1,
+                presence: 0.2,
+                frequency: 0.3,
+                prompt: vec![11, 12],
+                answer: vec![4],
+                answer_counts: vec![2],
+            }),
+            scores: Some(worker::Scores { targets: vec![12], sampled: true, top: 1 }),
+            ..slice(None)
+        };
         let expected = StepRequest {
             epoch: 5,
             step: 6,
-            slices: vec![slice(None), slice(Some(sampling))],
+            slices: vec![first, slice(Some(sampling))],
             swap_out: pair(1, 2),
             swap_in: pair(3, 4),
             copies: pair(5, 6),
@@ -172,11 +277,12 @@ mod tests {
 
     #[test]
     fn only_rank_0_gives_tokens_and_one_for_each_slice_that_asked() {
-        let request = request(Some(&plan()), 5, 6);
+        let request = request(Some((&plan(), &[wish(), SliceWish::default()])), 5, 6);
         let reply = |tokens: &[u32]| StepReply {
             epoch: 5,
             step: 6,
             tokens: tokens.to_vec(),
+            likelihoods: if tokens.is_empty() { vec![] } else { vec![likelihood(); 2] },
             ..StepReply::default()
         };
         assert_eq!(check(0, "a", &request, &reply(&[1])), Ok(()));
@@ -187,6 +293,38 @@ mod tests {
         }
         let late = StepReply { step: 5, ..reply(&[1]) };
         assert!(matches!(check(0, "a", &request, &late), Err(ClusterError::Wrong(_))));
+    }
+
+    fn likelihood() -> worker::Likelihood {
+        worker::Likelihood { logprob: -0.5, top_tokens: vec![12], top_logprobs: vec![-0.5] }
+    }
+
+    #[test]
+    fn likelihoods_are_as_many_as_asked_for_and_numbers() {
+        let request = request(Some((&plan(), &[wish(), SliceWish::default()])), 5, 6);
+        let reply = |likelihoods| StepReply {
+            epoch: 5,
+            step: 6,
+            tokens: vec![1],
+            likelihoods,
+            ..StepReply::default()
+        };
+        let fine = reply(vec![likelihood(), likelihood()]);
+        assert_eq!(check(0, "a", &request, &fine), Ok(()));
+        assert_eq!(likelihoods(&fine)[0].likeliest, [(TokenId(12), -0.5)]);
+        for wrong in [
+            vec![],
+            vec![likelihood()],
+            vec![likelihood(), worker::Likelihood { logprob: f32::NAN, ..likelihood() }],
+            vec![likelihood(), worker::Likelihood { top_logprobs: vec![], ..likelihood() }],
+            vec![
+                likelihood(),
+                worker::Likelihood { top_logprobs: vec![f32::INFINITY], ..likelihood() },
+            ],
+        ] {
+            let checked = check(0, "a", &request, &reply(wrong.clone()));
+            assert!(matches!(checked, Err(ClusterError::Wrong(_))), "{wrong:?}");
+        }
     }
 
     #[test]

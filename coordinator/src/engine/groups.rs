@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use scheduler::{CancelReason, Event, GroupId, GroupTimes, NewGroup, Time, TokenCount};
+use scheduler::{CancelReason, Event, GroupId, GroupTimes, NewGroup, StepPlan, Time, TokenCount};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::cluster::StepDone;
+use crate::cluster::{Likelihood, SliceWish, StepDone};
+use crate::engine::choice::{Choice, Told};
 use crate::engine::handle::AnswerEvent;
 use crate::metrics::{FirstTokenSeen, GroupSeen, Metrics};
 
@@ -29,6 +30,8 @@ pub(super) struct Waiting {
     /// None: cut off.
     events: Option<mpsc::Sender<AnswerEvent>>,
     request_id: String,
+    /// How its tokens are chosen, and what is told of them.
+    choice: Choice,
     arrival: Time,
     /// It came before this group of workers had run any step.
     cold: bool,
@@ -66,15 +69,16 @@ impl Waiting {
     /// Someone who waits for this group. `tokens_max`: most tokens a sequence can get.
     pub(super) fn new(
         group: &NewGroup,
+        choice: Choice,
         tokens_max: u32,
         arrival: Time,
-        request_id: String,
-        events: mpsc::Sender<AnswerEvent>,
+        (request_id, events): (String, mpsc::Sender<AnswerEvent>),
     ) -> Self {
         let sequences = usize::try_from(group.sequences).unwrap_or(0);
         Self {
             events: Some(events),
             request_id,
+            choice,
             arrival,
             cold: false,
             prompt_tokens: u32::try_from(group.prompt.len()).unwrap_or(u32::MAX),
@@ -104,6 +108,14 @@ impl Waiting {
         };
         self.events = None;
         Some(reason)
+    }
+
+    /// What was wanted of the prompt, once all of it is known.
+    fn hand_prompt(&mut self) {
+        if let Some(likelihoods) = self.choice.prompt() {
+            // Whoever does not read is cut off by the token that follows.
+            self.hand(AnswerEvent::Prompt { likelihoods });
+        }
     }
 
     fn token(&mut self, index: u32, commit: u64, now: Time, metrics: &Metrics) {
@@ -206,6 +218,26 @@ impl Groups {
         given_up
     }
 
+    /// What each slice of a plan asks of its logits, and of whom the answers will tell.
+    pub(super) fn wishes(&self, plan: &StepPlan) -> (Vec<SliceWish>, Vec<Told>) {
+        let mut wishes = Vec::with_capacity(plan.slices.len());
+        let mut told = Vec::new();
+        for slice in &plan.slices {
+            let waiting = self.groups.get(&slice.sequence.group);
+            wishes.push(waiting.map(|it| it.choice.wish(slice, &mut told)).unwrap_or_default());
+        }
+        (wishes, told)
+    }
+
+    /// A step has said how likely tokens were; the events of its commit come next.
+    pub(super) fn learn(&mut self, told: &[Told], likelihoods: Vec<Likelihood>) {
+        for (told, likelihood) in told.iter().zip(likelihoods) {
+            if let Some(waiting) = self.groups.get_mut(&told.sequence.group) {
+                waiting.choice.learn(told, likelihood);
+            }
+        }
+    }
+
     /// Takes in an event of the scheduler's `commit`-th commit, observes it and hands it over.
     pub(super) fn take_in(
         &mut self,
@@ -224,7 +256,10 @@ impl Groups {
         let reason = match *event {
             Event::Token { sequence, token } => {
                 waiting.token(sequence.index, commit, now, metrics);
-                waiting.hand(AnswerEvent::Token { index: sequence.index, token })
+                waiting.hand_prompt();
+                let index = sequence.index;
+                let likelihood = waiting.choice.grow(index, token);
+                waiting.hand(AnswerEvent::Token { index, token, likelihood })
             }
             Event::SequenceFinished { sequence, reason, generated: TokenCount(generated) } => {
                 metrics.sequence_finished(reason, generated);

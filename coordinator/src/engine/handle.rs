@@ -5,7 +5,9 @@ use std::time::Instant;
 use scheduler::{CancelReason, FinishReason, GroupId, GroupTimes, NewGroup, Refusal, TokenId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::cluster::Likelihood;
 use crate::engine::state::EngineState;
+use crate::engine::wishes::Wishes;
 
 /// What the engine is asked.
 #[derive(Debug)]
@@ -13,11 +15,7 @@ pub(crate) enum Input {
     /// Queue a group, or say why not.
     Submit {
         /// What is wanted.
-        group: NewGroup,
-        /// When the request came in, for TTFT and end-to-end latency.
-        arrival: Instant,
-        /// For logs.
-        request_id: String,
+        submission: Submission,
         /// Where its events go. Bounded: a reader who lets it fill up is cut off.
         events: mpsc::Sender<AnswerEvent>,
         /// Answered at once.
@@ -32,6 +30,19 @@ pub(crate) enum Input {
     },
 }
 
+/// What is wanted of the engine.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Prompt, sequences, limits.
+    pub group: NewGroup,
+    /// What is wanted of its logits.
+    pub wishes: Wishes,
+    /// When the request came in, for TTFT and end-to-end latency.
+    pub arrival: Instant,
+    /// For logs.
+    pub request_id: String,
+}
+
 /// Why the engine did not take a group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
@@ -44,14 +55,21 @@ pub enum SubmitError {
 }
 
 /// What happens to an answer, in order. `Finished` or `Failed` comes once and last.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum AnswerEvent {
+    /// How likely the prompt was, token by token from the second on; if asked for, before any token.
+    Prompt {
+        /// One for each token but the first.
+        likelihoods: Vec<Likelihood>,
+    },
     /// A sequence of the group grew.
     Token {
         /// Its place in the group.
         index: u32,
         /// The token; an end token too, just before `SequenceFinished`.
         token: TokenId,
+        /// How likely it was, if asked for.
+        likelihood: Option<Likelihood>,
     },
     /// A sequence ended.
     SequenceFinished {
@@ -105,17 +123,12 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`SubmitError`], at once: nothing is half accepted.
-    pub async fn submit(
-        &self,
-        group: NewGroup,
-        arrival: Instant,
-        request_id: String,
-    ) -> Result<Answer, SubmitError> {
+    pub async fn submit(&self, submission: Submission) -> Result<Answer, SubmitError> {
         let (events, receiver) = mpsc::channel(self.unread_max);
         let (accepted, answer) = oneshot::channel();
         let gone = || SubmitError::NotReady("the engine has stopped".to_owned());
         self.inputs
-            .send(Input::Submit { group, arrival, request_id, events, accepted })
+            .send(Input::Submit { submission, events, accepted })
             .await
             .map_err(|_| gone())?;
         let group = answer.await.map_err(|_| gone())??;

@@ -5,6 +5,7 @@
 //! everything in the caches is gone, the group forms anew, and the running groups are computed
 //! again from the tokens that they have, which gives the same tokens as if nothing had happened.
 
+mod choice;
 mod first;
 mod groups;
 mod handle;
@@ -12,6 +13,7 @@ mod reform;
 mod setup;
 mod state;
 mod step;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ClusterError, Deadlines, Group, Member, StepDone};
+use crate::engine::choice::Choice;
 use crate::engine::first::first_group;
 use crate::engine::groups::{Groups, Waiting};
 use crate::engine::reform::Reform;
@@ -31,9 +34,10 @@ use crate::engine::step::Step;
 use crate::metrics::{CacheSeen, MembersSeen, Metrics};
 
 pub(crate) use handle::Input;
-pub use handle::{Answer, AnswerEvent, EngineHandle, SubmitError};
+pub use handle::{Answer, AnswerEvent, EngineHandle, Submission, SubmitError};
 pub use setup::{EngineError, EngineSetup, ModelFacts};
 pub use state::{Capacity, EngineState};
+pub use wishes::{Likelihoods, Wishes};
 
 /// Questions that may wait for the engine, which takes microseconds for each.
 const INPUTS_MAX: usize = 256;
@@ -202,11 +206,17 @@ impl Engine {
 
     fn asked(&mut self, input: Input) {
         match input {
-            Input::Submit { group, arrival, request_id, events, accepted } => {
-                let arrival = self.time(Instant::from_std(arrival));
-                let tokens_max = self.tokens_max(&group);
-                let waiting =
-                    Waiting::new(&group, tokens_max, arrival, request_id, events).cold(!self.warm);
+            Input::Submit { submission, events, accepted } => {
+                let Submission { group, wishes, arrival, request_id } = submission;
+                let choice = Choice::new(&group, wishes, &self.setup.model.end_tokens);
+                let waiting = Waiting::new(
+                    &group,
+                    choice,
+                    self.tokens_max(&group),
+                    self.time(Instant::from_std(arrival)),
+                    (request_id, events),
+                );
+                let waiting = waiting.cold(!self.warm);
                 let answer = self.submit(group, waiting);
                 let id = answer.as_ref().ok().copied();
                 // Whoever asked may have gone away meanwhile.

@@ -7,6 +7,7 @@ use scheduler::{GroupId, Outcome, StepPlan};
 use tokio::time::Instant;
 
 use crate::cluster::{ClusterError, RankTimes, StepDone};
+use crate::engine::choice::Told;
 use crate::engine::{Done, Engine, Phase};
 use crate::metrics::StepSeen;
 
@@ -19,6 +20,8 @@ pub(super) struct Step {
     pub(super) tokens: usize,
     /// When a silent rank counts as lost.
     pub(super) deadline: Duration,
+    /// Whose likelihoods it brings, in order.
+    pub(super) told: Vec<Told>,
     phase: &'static str,
     swapped_out: usize,
     swapped_in: usize,
@@ -27,7 +30,13 @@ pub(super) struct Step {
 }
 
 impl Step {
-    fn new(plan: &StepPlan, deadline: Duration, block_bytes: u64, planning: Duration) -> Self {
+    fn new(
+        plan: &StepPlan,
+        told: Vec<Told>,
+        deadline: Duration,
+        block_bytes: u64,
+        planning: Duration,
+    ) -> Self {
         let mut groups: Vec<GroupId> = plan.slices.iter().map(|s| s.sequence.group).collect();
         groups.dedup();
         // A slice of one token that is sampled continues an answer, but for a prompt of one token.
@@ -47,6 +56,7 @@ impl Step {
             groups,
             tokens: tokens(plan),
             deadline,
+            told,
             phase,
             swapped_out: plan.swap_out.len(),
             swapped_in: plan.swap_in.len(),
@@ -79,8 +89,9 @@ impl Engine {
         if let Some(plan) = self.scheduler.plan(now) {
             let planning = began.elapsed();
             let deadline = self.deadlines.deadline(tokens(&plan));
-            let step = Step::new(&plan, deadline, group.block_bytes, planning);
-            let running = group.step(Some(&plan), deadline);
+            let (wishes, told) = self.groups.wishes(&plan);
+            let step = Step::new(&plan, told, deadline, group.block_bytes, planning);
+            let running = group.step(Some((&plan, &wishes)), deadline);
             self.work = Some(async move { Done::Step(step, running.await) }.boxed());
         } else if self.heartbeat_at <= began {
             let deadline = self.deadlines.deadline(0);
@@ -119,6 +130,7 @@ impl Engine {
         self.groups.stepped(&step.groups, &done);
         self.warm = true;
         let began = Instant::now();
+        self.groups.learn(&step.told, done.likelihoods);
         self.commit(Outcome::Done(done.tokens));
         self.metrics.scheduled(step.planning + began.elapsed());
     }

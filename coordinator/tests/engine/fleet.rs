@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coordinator::{
     Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, Member,
-    Metrics, ModelFacts, Patience, ServingLimits, SubmitError, start,
+    Metrics, ModelFacts, Patience, ServingLimits, Submission, SubmitError, Wishes, start,
 };
 use scheduler::{FinishReason, NewGroup, Sampling, TokenCount, TokenId};
 use tokio::sync::watch;
@@ -120,7 +120,13 @@ impl Fleet {
             ignore_end: false,
             stop_tokens: Vec::new(),
         };
-        self.engine.submit(group, Instant::now().into_std(), "a test".to_owned()).await
+        let submission = Submission {
+            group,
+            wishes: Wishes::default(),
+            arrival: Instant::now().into_std(),
+            request_id: "a test".to_owned(),
+        };
+        self.engine.submit(submission).await
     }
 
     /// Asks all at once, and reads all answers to their ends.
@@ -159,13 +165,13 @@ pub(crate) async fn read(mut answer: Answer, sequences: u32) -> Told {
         Told { texts: vec![Vec::new(); count], reasons: vec![None; count], failed: None };
     while let Some(event) = answer.next().await {
         match event {
-            AnswerEvent::Token { index, token } => {
+            AnswerEvent::Token { index, token, .. } => {
                 told.texts[usize::try_from(index).unwrap()].push(token.0);
             }
             AnswerEvent::SequenceFinished { index, reason } => {
                 told.reasons[usize::try_from(index).unwrap()] = Some(reason);
             }
-            AnswerEvent::Finished { .. } => {}
+            AnswerEvent::Finished { .. } | AnswerEvent::Prompt { .. } => {}
             AnswerEvent::Failed { message } => told.failed = Some(message),
         }
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use proto::worker::{BlockPair, Sampling as WireSampling, Slice, StepRequest};
+use proto::worker::{BlockPair, Slice, StepRequest};
 
-use crate::batch::{Batch, BatchSlice, Place, Refusal, Sample, Sampling, Step, StepLimits};
+use crate::batch::{Batch, BatchSlice, Place, Refusal, Step, StepLimits};
 
 /// How long a step waits for a peer where the request names no deadline.
 pub const PATIENCE_DEFAULT: Duration = Duration::from_secs(30);
@@ -45,12 +45,7 @@ impl Batch {
         for (index, slice) in slices.iter().enumerate() {
             check_slice(index, slice, limits)?;
             batch.push(slice);
-            if let Some(sampling) = &slice.sampling {
-                let row = batch.tokens.len() - 1;
-                let position = batch.positions[row] + 1;
-                let sampling = Sampling::from_wire(index, sampling)?;
-                batch.samples.push(Sample { row, position, sampling });
-            }
+            batch.choose(index, slice, limits.vocabulary)?;
         }
         batch.check_slots()?;
         Ok(batch)
@@ -89,19 +84,6 @@ impl Batch {
             }),
             None => Ok(()),
         }
-    }
-}
-
-impl Sampling {
-    fn from_wire(slice: usize, wire: &WireSampling) -> Result<Self, Refusal> {
-        let check = |parameter, value: f32, fine: bool| {
-            if fine { Ok(()) } else { Err(Refusal::Sampling { slice, parameter, value }) }
-        };
-        let WireSampling { temperature, top_p, top_k, min_p, seed } = *wire;
-        check("temperature", temperature, temperature >= 0.0 && temperature.is_finite())?;
-        check("top_p", top_p, top_p > 0.0 && top_p <= 1.0)?;
-        check("min_p", min_p, (0.0..=1.0).contains(&min_p))?;
-        Ok(Self { temperature, top_p, top_k, min_p, seed })
     }
 }
 
@@ -147,6 +129,8 @@ fn pairs(
 
 #[cfg(test)]
 mod tests {
+    use proto::worker::Sampling;
+
     use super::*;
 
     const LIMITS: StepLimits = StepLimits {
@@ -159,12 +143,18 @@ mod tests {
         step_sequences_max: 2,
     };
 
-    fn greedy() -> WireSampling {
-        WireSampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0 }
+    fn greedy() -> Sampling {
+        Sampling { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0 }
     }
 
     fn slice(tokens: &[u32], start: u32, blocks: &[u32]) -> Slice {
-        Slice { tokens: tokens.to_vec(), start, blocks: blocks.to_vec(), sampling: Some(greedy()) }
+        Slice {
+            tokens: tokens.to_vec(),
+            start,
+            blocks: blocks.to_vec(),
+            sampling: Some(greedy()),
+            ..Slice::default()
+        }
     }
 
     fn step(slices: Vec<Slice>) -> StepRequest {
@@ -232,24 +222,6 @@ mod tests {
             StepRequest { copies: pair(8, 0), ..step(vec![]) },
         ] {
             assert!(matches!(check(wrong), Err(Refusal::Block { .. })));
-        }
-    }
-
-    #[test]
-    fn sampling_parameters_are_finite_and_in_range() {
-        for wrong in [
-            WireSampling { temperature: -1.0, ..greedy() },
-            WireSampling { temperature: f32::NAN, ..greedy() },
-            WireSampling { temperature: f32::INFINITY, ..greedy() },
-            WireSampling { top_p: 0.0, ..greedy() },
-            WireSampling { top_p: 1.5, ..greedy() },
-            WireSampling { top_p: f32::NAN, ..greedy() },
-            WireSampling { min_p: -0.1, ..greedy() },
-            WireSampling { min_p: f32::NAN, ..greedy() },
-        ] {
-            let slice = Slice { sampling: Some(wrong), ..slice(&[1], 0, &[0]) };
-            let refused = Step::from_wire(&step(vec![slice]), &LIMITS);
-            assert!(matches!(refused, Err(Refusal::Sampling { .. })), "{wrong:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A step as a worker sees it: flat arrays, every number checked.
 
 mod check;
+mod choice;
 mod refusal;
 
 use std::ops::Range;
@@ -42,6 +43,8 @@ pub struct Batch {
     pub blocks: Vec<u32>,
     /// Which rows are sampled, and how, in order of row.
     pub samples: Vec<Sample>,
+    /// Which rows are followed by a known token, and how likely that was is wanted, in order of row.
+    pub scores: Vec<Score>,
     /// Tokens a block holds.
     pub block_size: usize,
 }
@@ -58,7 +61,7 @@ pub struct BatchSlice {
 }
 
 /// A row whose next token is wanted.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// The row that is followed.
     pub row: usize,
@@ -66,6 +69,56 @@ pub struct Sample {
     pub position: u32,
     /// How it is chosen.
     pub sampling: Sampling,
+    /// What is done to the logits first.
+    pub adjustment: Option<Adjustment>,
+    /// How likely it was is wanted too, beside so many of the likeliest.
+    pub top: Option<usize>,
+}
+
+/// A row that is followed by a known token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Score {
+    /// The row that is followed.
+    pub row: usize,
+    /// The token.
+    pub target: u32,
+    /// So many of the likeliest are wanted beside it.
+    pub top: usize,
+}
+
+/// How logits are bent before a token is chosen. Validated: finite numbers, tokens of the vocabulary,
+/// `prompt` and `answer` in order of token and each token once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adjustment {
+    /// Added to the logits of these tokens.
+    pub bias: Vec<(u32, f32)>,
+    /// Tokens that may not be.
+    pub banned: Vec<u32>,
+    /// Over 0; 1: off.
+    pub repetition: f32,
+    /// 0: off.
+    pub presence: f32,
+    /// 0: off.
+    pub frequency: f32,
+    /// Tokens of the prompt.
+    pub prompt: Vec<u32>,
+    /// Tokens of the answer so far, and how often each is there.
+    pub answer: Vec<(u32, u32)>,
+}
+
+impl Default for Adjustment {
+    /// Bends nothing.
+    fn default() -> Self {
+        Self {
+            bias: Vec::new(),
+            banned: Vec::new(),
+            repetition: 1.0,
+            presence: 0.0,
+            frequency: 0.0,
+            prompt: Vec::new(),
+            answer: Vec::new(),
+        }
+    }
 }
 
 /// How the next token is chosen. Validated: temperature ≥ 0, 0 < `top_p` ≤ 1, 0 ≤ `min_p` ≤ 1.
@@ -100,4 +153,17 @@ pub struct StepLimits {
     pub step_tokens_max: usize,
     /// Slices of a step.
     pub step_sequences_max: usize,
+}
+
+impl Batch {
+    /// Rows whose logits are wanted, in order.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<usize> {
+        let sampled = self.samples.iter().map(|sample| sample.row);
+        let mut rows: Vec<usize> =
+            sampled.chain(self.scores.iter().map(|score| score.row)).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
 }

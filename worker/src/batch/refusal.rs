@@ -105,6 +105,14 @@ pub enum Refusal {
         /// What it was.
         value: f32,
     },
+    /// Lists that belong together differ in length, or one is longer or in another order than it may.
+    #[error("slice {slice} has a list of {list} that makes no sense")]
+    List {
+        /// Which slice.
+        slice: usize,
+        /// Which list.
+        list: &'static str,
+    },
 }
 
 /// Where in a request a block is named.

@@ -34,14 +34,21 @@ pub(crate) struct Model<B: Backend> {
     embedded: Vec<f32>,
 }
 
-/// What a step gives: of the sampled rows, in order.
+/// Rows whose logits are in memory at once: a prompt whose every token is scored would need a
+/// hundred times that. Weights are unpacked once for so many rows, so fewer would cost time.
+const LOGITS_ROWS: usize = 64;
+
+/// What a step gives: of the rows whose logits are wanted, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
-    /// `(samples, hidden)`: what the head sees, the same bits on every rank.
+    /// `(wanted rows, hidden)`: what the head sees, the same bits on every rank.
     pub(crate) hidden: Vec<f32>,
-    /// `(samples, vocabulary)` on rank 0, empty elsewhere.
+    /// `(the last of those rows, vocabulary)` on rank 0, empty elsewhere.
     pub(crate) logits: Vec<f32>,
 }
+
+/// Takes in rows of a batch, in order, and their logits: `(rows, vocabulary)`.
+pub(crate) type TakeLogits<'a> = dyn FnMut(&[usize], &[f32]) -> Result<(), Fault> + 'a;
 
 impl<B: Backend> Model<B> {
     /// Loads this rank's slices; `progress` hears of bytes done and bytes in all.
@@ -92,7 +99,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// One step: moves blocks, then runs the batch. Every rank of the group does the same step at the
-    /// same time.
+    /// same time. On rank 0, `take` gets the logits of all rows that are wanted, piece by piece.
     ///
     /// # Errors
     /// Where in the model it ended, and why.
@@ -101,6 +108,7 @@ impl<B: Backend> Model<B> {
         c: &mut dyn Collective,
         step: &Step,
         out: &mut Outputs,
+        take: &mut TakeLogits<'_>,
     ) -> Result<(), StepError> {
         out.hidden.clear();
         out.logits.clear();
@@ -110,16 +118,21 @@ impl<B: Backend> Model<B> {
         }
         let Self { backend: b, decoder, head, embedding, cache, embedded, .. } = self;
         embedding.rows(&step.batch.tokens, embedded); // (T, hidden)
-        let sampled: Vec<usize> = step.batch.samples.iter().map(|sample| sample.row).collect();
-        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, (embedded, &sampled))?; // (samples, hidden)
-        if sampled.is_empty() {
-            return Ok(());
+        let wanted = step.batch.wanted();
+        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, (embedded, &wanted))?; // (wanted rows, hidden)
+        let rows: Vec<usize> = (0..wanted.len()).collect();
+        if !rows.is_empty() {
+            b.rows(&x, &rows, &mut out.hidden).during(Operation::Logits)?; // (wanted rows, hidden)
+            all_finite(&out.hidden, &wanted).during(Operation::Logits)?;
         }
-        let rows: Vec<usize> = (0..sampled.len()).collect();
-        b.rows(&x, &rows, &mut out.hidden).during(Operation::Logits)?; // (samples, hidden)
-        head.forward(b, c, &x, &rows, &mut out.logits).during(Operation::Logits)?; // (samples, vocabulary)
-        all_finite(&out.hidden, &sampled).during(Operation::Logits)?;
-        all_finite(&out.logits, &sampled).during(Operation::Logits)
+        for (rows, wanted) in rows.chunks(LOGITS_ROWS).zip(wanted.chunks(LOGITS_ROWS)) {
+            head.forward(b, c, &x, rows, &mut out.logits).during(Operation::Logits)?; // (rows, vocabulary)
+            all_finite(&out.logits, wanted).during(Operation::Logits)?;
+            if !out.logits.is_empty() {
+                take(wanted, &out.logits).during(Operation::Logits)?;
+            }
+        }
+        Ok(())
     }
 
     fn move_blocks(&mut self, step: &Step) -> Result<(), StepError> {

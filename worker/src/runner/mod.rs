@@ -1,5 +1,6 @@
 //! The one thread that owns a rank's model, cache, collective and sampler: steps in, tokens out.
 
+mod choose;
 mod order;
 mod room;
 
@@ -16,10 +17,11 @@ use crate::backend::{Backend, BackendError, Capabilities};
 use crate::batch::{Refusal, Step, StepLimits};
 use crate::collective::Collective;
 use crate::memory::HostMemory;
-use crate::model::{Fault, Model, Operation, Outputs, StepError};
+use crate::model::{Fault, Model, Outputs, StepError};
+use crate::runner::choose::Choosing;
 pub use crate::runner::order::{LoadOrder, OrderError};
 use crate::runner::room::Room;
-use crate::sampler::Sampler;
+use crate::sampler::{Likelihood, Sampler};
 
 /// Which backend computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,7 @@ enum Device {
 #[derive(Debug, Default)]
 struct Outcome {
     tokens: Vec<u32>,
+    likelihoods: Vec<Likelihood>,
     digest: u64,
     sampling: Duration,
 }
@@ -208,6 +211,7 @@ impl Runner {
                 let collective = self.collective.times();
                 let other = collective.transfer + collective.wait + outcome.sampling;
                 reply.tokens = outcome.tokens;
+                reply.likelihoods = outcome.likelihoods.into_iter().map(choose::to_wire).collect();
                 reply.digest = outcome.digest;
                 reply.times = Some(StepTimes {
                     compute_ns: nanoseconds(all.saturating_sub(other)),
@@ -242,6 +246,7 @@ impl Runner {
                 start: u32::try_from(start).unwrap_or(u32::MAX),
                 blocks: (0..table).collect(),
                 sampling: (end == tokens.len()).then_some(greedy),
+                ..Slice::default()
             };
             let (epoch, step) = (self.epoch, self.next);
             self.advance(&StepRequest { epoch, step, slices: vec![slice], ..Default::default() })?;
@@ -254,19 +259,19 @@ impl Runner {
         self.next += 1;
         self.collective.begin(step.id, step.patience);
         let (collective, outputs) = (self.collective.as_mut(), &mut self.outputs);
+        let mut choosing = Choosing::new(&mut self.sampler, &step.batch, self.limits.vocabulary);
+        let mut take = |rows: &[usize], logits: &[f32]| choosing.take(rows, logits);
         let run = match &mut self.device {
-            Device::Candle(model) => model.step(collective, &step, outputs),
-            Device::Cpu(model) => model.step(collective, &step, outputs),
+            Device::Candle(model) => model.step(collective, &step, outputs, &mut take),
+            Device::Cpu(model) => model.step(collective, &step, outputs, &mut take),
         };
+        let chosen = choosing.end();
         if let Err(StepError::Failed { fault: Fault::Collective(_) | Fault::Device(_), .. }) = &run
         {
             self.ended = Some(step.id);
         }
         run?;
-        let digest = digest(&self.outputs.hidden);
-        let begun = Instant::now();
-        let tokens = self.sample(&step)?;
-        Ok(Outcome { tokens, digest, sampling: begun.elapsed() })
+        Ok(Outcome { digest: digest(&self.outputs.hidden), ..chosen })
     }
 
     /// A step that may be begun.
@@ -283,20 +288,6 @@ impl Runner {
             return Err(Refusal::Order { got, expected });
         }
         Step::from_wire(request, &self.limits)
-    }
-
-    /// The tokens that follow the sampled rows; on rank 0, where the logits are.
-    fn sample(&mut self, step: &Step) -> Result<Vec<u32>, StepError> {
-        let mut tokens = Vec::with_capacity(step.batch.samples.len());
-        let rows = self.outputs.logits.chunks_exact(self.limits.vocabulary);
-        for (sample, logits) in step.batch.samples.iter().zip(rows) {
-            let token = self.sampler.sample(logits, &sample.sampling, sample.position);
-            tokens.push(token.map_err(|_| StepError::Failed {
-                operation: Operation::Logits,
-                fault: Fault::Numeric { row: sample.row },
-            })?);
-        }
-        Ok(tokens)
     }
 
     fn failure(&self, error: &StepError) -> StepFailure {

@@ -144,5 +144,5 @@ pub(crate) fn slice(
     sampling: Option<Sampling>,
 ) -> Slice {
     let start = u32::try_from(start).unwrap();
-    Slice { tokens: tokens.to_vec(), start, blocks: blocks.to_vec(), sampling }
+    Slice { tokens: tokens.to_vec(), start, blocks: blocks.to_vec(), sampling, ..Slice::default() }
 }

@@ -193,6 +193,7 @@ pub(crate) fn extend(epoch: u64, step: u64, start: u32, tokens: &[u32]) -> StepR
         start,
         blocks: (0..u32::try_from(blocks).unwrap()).collect(),
         sampling: Some(Sampling { top_p: 1.0, ..Sampling::default() }),
+        ..Slice::default()
     };
     let blocks_held = slice.blocks.len().try_into().unwrap();
     StepRequest { slices: vec![slice], blocks_held, ..heartbeat(epoch, step) }

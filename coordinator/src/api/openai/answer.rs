@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::api::openai::{ChatLogprobs, TextLogprobs};
+
 /// An answer or a chunk of one, around its choices.
 #[derive(Debug, Serialize)]
 pub(crate) struct Answered<'a, C> {
@@ -21,7 +23,7 @@ pub(crate) struct Answered<'a, C> {
 pub(crate) struct DeltaChoice<'a> {
     pub(crate) index: u32,
     pub(crate) delta: Delta<'a>,
-    pub(crate) logprobs: Option<()>,
+    pub(crate) logprobs: Option<ChatLogprobs>,
     pub(crate) finish_reason: Option<&'static str>,
 }
 
@@ -39,7 +41,7 @@ pub(crate) struct Delta<'a> {
 pub(crate) struct MessageChoice<'a> {
     pub(crate) index: u32,
     pub(crate) message: Message<'a>,
-    pub(crate) logprobs: Option<()>,
+    pub(crate) logprobs: Option<ChatLogprobs>,
     pub(crate) finish_reason: &'static str,
 }
 
@@ -56,7 +58,7 @@ pub(crate) struct Message<'a> {
 pub(crate) struct TextChoice<'a> {
     pub(crate) index: u32,
     pub(crate) text: &'a str,
-    pub(crate) logprobs: Option<()>,
+    pub(crate) logprobs: Option<TextLogprobs>,
     pub(crate) finish_reason: Option<&'static str>,
 }
 

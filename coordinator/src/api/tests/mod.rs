@@ -2,6 +2,7 @@
 
 mod errors;
 mod life;
+mod logits;
 mod parameters;
 mod scripted;
 mod shape;
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::engine::{Capacity, EngineState};
+use crate::engine::{Capacity, EngineState, Wishes};
 use crate::metrics::Metrics;
 use crate::prompt::toy::toy;
 
@@ -139,8 +140,13 @@ impl Served {
 
     /// The group that was submitted next.
     async fn group(&mut self) -> scheduler::NewGroup {
+        self.submitted().await.0
+    }
+
+    /// The same, with what is wanted of its logits.
+    async fn submitted(&mut self) -> (scheduler::NewGroup, Wishes) {
         match self.heard().await {
-            Said::Submitted(group) => group,
+            Said::Submitted(group, wishes) => (group, wishes),
             Said::Cancelled(reason) => panic!("cancelled for {reason:?}"),
         }
     }

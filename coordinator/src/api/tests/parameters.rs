@@ -80,12 +80,6 @@ async fn fields_that_are_not_known_are_ignored_and_named() {
 async fn what_would_change_the_answer_and_is_not_supported_is_refused() {
     let served = served(says("x")).await;
     for (field, value) in [
-        ("logprobs", json!(true)),
-        ("top_logprobs", json!(3)),
-        ("logit_bias", json!({"5": -100})),
-        ("presence_penalty", json!(0.5)),
-        ("frequency_penalty", json!(-0.5)),
-        ("repetition_penalty", json!(1.1)),
         ("tools", json!([{"type": "function"}])),
         ("tool_choice", json!("required")),
         ("response_format", json!({"type": "json_object"})),

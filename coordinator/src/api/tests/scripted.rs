@@ -9,7 +9,10 @@ use scheduler::{
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::engine::{AnswerEvent, EngineHandle, EngineState, Input, SubmitError};
+use crate::cluster::Likelihood;
+use crate::engine::{
+    AnswerEvent, EngineHandle, EngineState, Input, Submission, SubmitError, Wishes,
+};
 use crate::prompt::toy::{FIRST_BYTE, IM_END};
 
 /// One thing that the engine does for a group.
@@ -19,6 +22,10 @@ pub(super) enum Act {
     Refuse(SubmitError),
     /// A sequence grows.
     Token(u32, u32),
+    /// A sequence grows, and it was so likely; `b` was likelier.
+    Likely(u32, u32, f32),
+    /// So likely was the prompt.
+    Prompt(Vec<f32>),
     /// A sequence ends.
     Finish(u32, FinishReason),
     /// Goes on once the test says so, or the group is cancelled.
@@ -30,7 +37,7 @@ pub(super) enum Act {
 /// What the engine was told.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Said {
-    Submitted(NewGroup),
+    Submitted(NewGroup, Wishes),
     Cancelled(CancelReason),
 }
 
@@ -72,10 +79,11 @@ pub(super) fn engine(
         let mut groups = 0;
         while let Some(input) = asked.recv().await {
             match input {
-                Input::Submit { group, events, accepted, .. } => {
+                Input::Submit { submission, events, accepted } => {
+                    let Submission { group, wishes, .. } = submission;
                     let acts = script(&group);
                     let sequences = group.sequences;
-                    drop(tell.send(Said::Submitted(group)).await);
+                    drop(tell.send(Said::Submitted(group, wishes)).await);
                     if let Some(Act::Refuse(error)) = acts.first() {
                         drop(accepted.send(Err(error.clone())));
                         continue;
@@ -100,6 +108,11 @@ pub(super) fn engine(
     (EngineHandle { inputs, state, unread_max: 64 }, said)
 }
 
+fn likely(logprob: f32) -> Likelihood {
+    let likeliest = vec![(TokenId(FIRST_BYTE + u32::from(b'b')), -0.25)];
+    Likelihood { logprob, likeliest }
+}
+
 async fn play(
     acts: Vec<Act>,
     sequences: u32,
@@ -110,7 +123,18 @@ async fn play(
     let mut open: Vec<u32> = (0..sequences).collect();
     for act in acts {
         let event = match act {
-            Act::Token(index, token) => AnswerEvent::Token { index, token: TokenId(token) },
+            Act::Prompt(logprobs) => {
+                let likelihoods = logprobs.iter().map(|&logprob| likely(logprob)).collect();
+                AnswerEvent::Prompt { likelihoods }
+            }
+            Act::Token(index, token) => {
+                AnswerEvent::Token { index, token: TokenId(token), likelihood: None }
+            }
+            Act::Likely(index, token, logprob) => AnswerEvent::Token {
+                index,
+                token: TokenId(token),
+                likelihood: Some(likely(logprob)),
+            },
             Act::Finish(index, reason) => {
                 open.retain(|&other| other != index);
                 AnswerEvent::SequenceFinished { index, reason }
