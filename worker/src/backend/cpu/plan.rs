@@ -65,8 +65,8 @@ impl Plan {
         }
         let few = threads > 1 && self.tiles.len() * self.groups.len() < ITEMS_A_THREAD * threads;
         self.items.clear();
-        // The longest come first.
-        for (tile, rows) in self.tiles.iter().enumerate().rev() {
+        // In the order of rows, as everywhere: so a thread finds its rows in its cache.
+        for (tile, rows) in self.tiles.iter().enumerate() {
             let splits = rows.splits(attend);
             for group in 0..self.groups.len() {
                 if few && splits.len() > 1 {

@@ -1,14 +1,17 @@
 //! Threads that compute one operation together.
 //!
-//! [`Team::run`] hands out items 0, 1, 2, … to whoever is free; the caller works too. A thread that
-//! comes late (asleep, or not on a core) is not waited for: once the items are gone the door is closed,
-//! and only those who went through it must come out again. Idle threads spin for a moment, then yield,
-//! then sleep, so that a machine with other work to do does not suffer.
+//! [`Team::run`] gives each thread a share of neighbouring items, the same in every run of as many, and
+//! what is left of a share to whoever is free: rows that a thread wrote in one operation are in its
+//! cache when it reads them in the next. The caller works too. A thread that comes late (asleep, or not
+//! on a core) is not waited for: once the items are gone the door is closed, and only those who went
+//! through it must come out again. Idle threads spin for a moment, then yield, then sleep, so that a
+//! machine with other work to do does not suffer.
 
 #![expect(unsafe_code, reason = "a borrowed closure crosses to threads that outlive it")]
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -43,8 +46,8 @@ pub(crate) struct Team {
 struct Shared {
     /// Run number, [`OPEN`], threads [`INSIDE`].
     door: AtomicU64,
-    /// The next item to hand out.
-    next: AtomicUsize,
+    /// For each thread, the next item of its share; the caller has the first.
+    next: Vec<Next>,
     /// What the current run does and how many items it has. Written while the door is closed and
     /// nobody is inside; read by those inside.
     job: UnsafeCell<Job>,
@@ -56,6 +59,11 @@ struct Shared {
     stop: AtomicBool,
     sleepers: OnceLock<Vec<Thread>>,
 }
+
+/// In a cache line of its own, and the one that is fetched with it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Next(AtomicUsize);
 
 #[derive(Debug, Clone, Copy)]
 struct Job {
@@ -74,7 +82,7 @@ impl Team {
         let others = threads.saturating_sub(1);
         let shared = Arc::new(Shared {
             door: AtomicU64::new(0),
-            next: AtomicUsize::new(0),
+            next: (0..=others).map(|_| Next::default()).collect(),
             job: UnsafeCell::new(Job { work: None, items: 0 }),
             asleep: (0..others).map(|_| AtomicBool::new(false)).collect(),
             caller: Mutex::new(None),
@@ -110,7 +118,7 @@ impl Team {
         }
         assert!(!self.busy.swap(true, Ordering::Acquire), "one run at a time");
         self.open(items, work);
-        self.shared.keep_panic(|| self.shared.take_items(items, work));
+        self.shared.keep_panic(|| self.shared.take_items(0, items, work));
         self.close();
         self.busy.store(false, Ordering::Release);
         let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -125,7 +133,9 @@ impl Team {
         let work = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
         // SAFETY: the door is closed and nobody is inside, so this is the only access.
         unsafe { *shared.job.get() = Job { work: Some(std::ptr::from_ref(work)), items } };
-        shared.next.store(0, Ordering::Relaxed);
+        for (place, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(place, items).start, Ordering::Relaxed);
+        }
         let run = shared.door.load(Ordering::Relaxed) & !(OPEN | INSIDE);
         // Sequentially consistent against `sleep`: either a thread about to sleep sees the open door,
         // or its flag is seen here.
@@ -196,7 +206,7 @@ impl Shared {
             if let Some(work) = job.work {
                 // SAFETY: `run` holds the closure until all who went in are out.
                 let work = unsafe { &*work };
-                self.keep_panic(|| self.take_items(job.items, work));
+                self.keep_panic(|| self.take_items(place + 1, job.items, work));
             }
             let before = self.door.fetch_sub(1, Ordering::SeqCst);
             if before & INSIDE == 1 && before & OPEN == 0 {
@@ -216,20 +226,33 @@ impl Shared {
         self.asleep[place].store(false, Ordering::SeqCst);
     }
 
-    fn take_items(&self, items: usize, work: &Work<'_>) {
-        loop {
-            let item = self.next.fetch_add(1, Ordering::Relaxed);
-            if item >= items {
-                return;
+    /// The items of a thread.
+    fn share(&self, place: usize, items: usize) -> Range<usize> {
+        let threads = self.next.len();
+        items * place / threads..items * (place + 1) / threads
+    }
+
+    /// Takes what is left of a thread's own share, then of the others'.
+    fn take_items(&self, place: usize, items: usize, work: &Work<'_>) {
+        let threads = self.next.len();
+        for share in (0..threads).map(|further| (place + further) % threads) {
+            let (next, end) = (&self.next[share].0, self.share(share, items).end);
+            // Looked at first: a line that nobody writes to costs little.
+            while next.load(Ordering::Relaxed) < end {
+                let item = next.fetch_add(1, Ordering::Relaxed);
+                if item < end {
+                    work(item);
+                }
             }
-            work(item);
         }
     }
 
     /// Keeps the first panic for the caller, and the other items from being started.
     fn keep_panic(&self, work: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            self.next.store(usize::MAX / 2, Ordering::Relaxed);
+            for next in &self.next {
+                next.0.store(usize::MAX / 2, Ordering::Relaxed);
+            }
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
     }
