@@ -48,6 +48,18 @@ impl Amx {
     pub(crate) fn lanes(self) -> Avx512 {
         self.0
     }
+
+    /// Whether this CPU also multiplies bf16 in tile registers (AMX-BF16).
+    pub(crate) fn has_bf16(self) -> bool {
+        static THERE: OnceLock<bool> = OnceLock::new();
+        let bf16 = 1 << 22;
+        *THERE.get_or_init(|| __cpuid_count(7, 0).edx & bf16 != 0)
+    }
+
+    /// Tile registers of 16 rows of 64 bytes each.
+    pub(crate) fn for_bf16(self) -> Tiles {
+        Tiles::configure(self, BYTES)
+    }
 }
 
 /// Whether the CPU has tile registers (AMX-TILE) and multiplies bytes in them (AMX-INT8).
@@ -237,13 +249,15 @@ struct Configuration {
 }
 
 /// The tile registers of this thread, in use.
-struct Tiles {
+#[derive(Debug)]
+pub(crate) struct Tiles {
     /// Bytes of a row of x that are multiplied at a time.
     width: usize,
 }
 
 impl Tiles {
-    /// Two registers each for sums (0, 1), for `width` columns of x (2, 3) and of weights (4, 5).
+    /// Two registers each for sums (0, 1), for `width` columns of x (2, 3) and of weights (4, 5); two
+    /// more whole ones.
     #[expect(clippy::cast_possible_truncation, reason = "at most 64 bytes and 16 rows")]
     fn configure(_permission: Amx, width: usize) -> Self {
         let (x, weights) = ((BLOCK as u8, width as u16), ((width / 4) as u8, BYTES as u16));
@@ -258,6 +272,7 @@ impl Tiles {
             .into_iter()
             .chain([x; 2])
             .chain([weights; 2])
+            .chain([(BLOCK as u8, BYTES as u16); 2])
             .enumerate()
         {
             (to.rows[at], to.row_bytes[at]) = (rows, bytes);

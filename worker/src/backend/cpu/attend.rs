@@ -16,22 +16,37 @@ use half::f16;
 use proto::worker::KvDtype;
 
 use crate::backend::AttentionShape;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::amx::Tiles;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::amx_attend::{self, PairUp, Paired};
 use crate::backend::cpu::cache::Layout;
 use crate::backend::cpu::disjoint::Disjoint;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::lanes::Avx512;
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::pages::{Dequantise, PAGES_MAX, pages};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::plan::{HeadGroup, Item, Plan, RowTile};
 use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::queries::gather_queries;
+use crate::backend::cpu::short::GROUP;
 use crate::backend::cpu::softmax::{Folded, Softmax};
 use crate::backend::cpu::stages::{Number, Score, Weigh, Widest, of_width, width};
 use crate::backend::cpu::team::Team;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::tensor::BLOCK;
 use crate::batch::Batch;
 
 /// Positions of a split.
 pub(crate) const SPLIT: usize = 256;
-/// Query vectors (heads × rows) that an item handles.
-pub(crate) const VECTORS: usize = 24;
+/// Query vectors (heads × rows) that an item handles: as many as make it worth while to put a split's
+/// keys and values together for them.
+pub(crate) const VECTORS: usize = 96;
+/// Vectors whose weights are worked on at a time, so that these stay in the first-level cache.
+const VECTORS_AT_ONCE: usize = 24;
+/// Rows of weights: in tile registers, 32 vectors are worked on.
+const WEIGHT_ROWS: usize = 32;
 
 /// What one call of [`attend`] works with.
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +64,10 @@ thread_local! {
 
 /// A thread's working memory.
 #[derive(Debug, Default)]
-struct Scratch {
-    /// Queries, scaled. `(head size, VECTORS)`
-    q: Vec<f32>,
-    /// `(vectors, SPLIT)`: scores, then weights.
+pub(crate) struct Scratch {
+    /// Queries, scaled and rounded. `(head size, VECTORS)`
+    pub(crate) q: Vec<f32>,
+    /// `(WEIGHT_ROWS, SPLIT)`: scores, then weights.
     weights: Vec<f32>,
     /// What the splits so far, and this one, come to.
     folded: Folded,
@@ -61,6 +76,8 @@ struct Scratch {
     gathered: Vec<f16>,
     /// Pages whose codes became numbers.
     numbers: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) paired: Paired,
 }
 
 /// Attention of all rows. `out` is `(T, query heads × head size)`.
@@ -115,18 +132,22 @@ fn one_item(
 ) {
     let (tile, group) = (&plan.tiles[item.tile], &plan.groups[item.group]);
     let vectors = tile.rows.len() * group.heads.len();
-    gather_queries(attend, plan, item, &mut scratch.q);
-    scratch.weights.resize(VECTORS * SPLIT, 0.0);
-    scratch.folded.clear(attend.layout.value_size());
-    scratch.split.clear(attend.layout.value_size());
+    gather_queries(isa, attend, (plan, item), scratch);
+    scratch.weights.resize(WEIGHT_ROWS * SPLIT, 0.0);
+    scratch.folded.room(vectors, attend.layout.value_size());
+    scratch.split.room(vectors, attend.layout.value_size());
     if let (Some(split), Some(part)) = (item.split, part) {
         one_split(isa, attend, (tile, group), split, scratch);
         scratch.split.save(vectors, part);
         return;
     }
-    for split in tile.splits(attend) {
+    for (at, split) in tile.splits(attend).enumerate() {
         one_split(isa, attend, (tile, group), split, scratch);
-        isa.run(Fold { vectors, split: &scratch.split, folded: &mut scratch.folded });
+        if at == 0 {
+            std::mem::swap(&mut scratch.split, &mut scratch.folded);
+        } else {
+            isa.run(Fold { vectors, split: &scratch.split, folded: &mut scratch.folded });
+        }
     }
     write_rows(attend, plan, item, &scratch.folded, out);
 }
@@ -163,29 +184,17 @@ impl Kernel for FoldParts<'_> {
         let Self { attend, plan, item, scratch, parts, out } = self;
         let vectors = plan.tiles[item.tile].rows.len() * plan.groups[item.group].heads.len();
         let value_size = attend.layout.value_size();
-        scratch.folded.clear(value_size);
-        scratch.split.clear(value_size);
-        for part in parts.chunks_exact(Folded::size(value_size)) {
-            scratch.split.restore(vectors, part);
-            scratch.folded.fold(l, vectors, &scratch.split);
+        scratch.folded.room(vectors, value_size);
+        scratch.split.room(vectors, value_size);
+        for (at, part) in parts.chunks_exact(Folded::size(value_size)).enumerate() {
+            if at == 0 {
+                scratch.folded.restore(vectors, part);
+            } else {
+                scratch.split.restore(vectors, part);
+                scratch.folded.fold(l, vectors, &scratch.split);
+            }
         }
         write_rows(attend, plan, item, &scratch.folded, out);
-    }
-}
-
-/// Puts an item's queries beside one another, number by number.
-fn gather_queries(attend: &Attend<'_>, plan: &Plan, item: Item, to: &mut Vec<f32>) {
-    let (tile, group) = (&plan.tiles[item.tile], &plan.groups[item.group]);
-    let AttentionShape { head_size, query_heads, scale, .. } = *attend.shape;
-    let heads = &plan.heads[group.heads.clone()];
-    to.resize(VECTORS * head_size, 0.0);
-    let (to, _) = to.as_chunks_mut::<VECTORS>();
-    for vector in 0..tile.rows.len() * heads.len() {
-        let (row, head) = (tile.rows.start + vector / heads.len(), heads[vector % heads.len()]);
-        let q = &attend.q[(row * query_heads + head) * head_size..][..head_size];
-        for (to, q) in to.iter_mut().zip(q) {
-            to[vector] = q * scale;
-        }
     }
 }
 
@@ -197,27 +206,31 @@ fn one_split(
     split: usize,
     scratch: &mut Scratch,
 ) {
-    let Scratch { q, weights, split: to, gathered, numbers, .. } = scratch;
     let layout = attend.layout;
     let seen = tile.seen_by_any(attend);
     let seen = seen.start.max(split * SPLIT)..seen.end.min((split + 1) * SPLIT);
-    let count = seen.end.div_ceil(LANES) - seen.start / LANES;
-    let stored = &pages(attend, tile, group.kv_head, &seen, gathered)[..count];
-    let (weights, _) = weights.as_chunks_mut::<SPLIT>(); // (VECTORS, SPLIT)
-    let work = Work { attend, tile, vectors: tile.rows.len() * group.heads.len(), seen };
+    // Groups of positions begin where they always do.
+    let first = seen.start / GROUP * GROUP;
+    let count = (seen.end - first).div_ceil(LANES);
+    let work = Work { attend, tile, vectors: tile.rows.len() * group.heads.len(), first, seen };
+    let (mut gathered, mut numbers) =
+        (std::mem::take(&mut scratch.gathered), std::mem::take(&mut scratch.numbers));
+    let stored =
+        &pages(attend, tile, group.kv_head, &(first..work.seen.end), &mut gathered)[..count];
     match layout.dtype {
-        KvDtype::F16 => stages(isa, &work, (q, stored), weights, to),
+        KvDtype::F16 => stages(isa, &work, stored, scratch),
         KvDtype::Q8 => {
             let size = layout.numbers();
             numbers.resize(PAGES_MAX * size, 0.0); // (pages, keys and values)
-            isa.run(Dequantise { layout, pages: stored, numbers });
+            isa.run(Dequantise { layout, pages: stored, numbers: &mut numbers });
             let mut pages: [&[f32]; PAGES_MAX] = [&[]; PAGES_MAX];
             for (page, numbers) in pages.iter_mut().zip(numbers.chunks_exact(size)) {
                 *page = numbers;
             }
-            stages(isa, &work, (q, &pages[..count]), weights, to);
+            stages(isa, &work, &pages[..count], scratch);
         }
     }
+    (scratch.gathered, scratch.numbers) = (gathered, numbers);
 }
 
 /// What the stages of a split have to do.
@@ -226,43 +239,93 @@ struct Work<'a> {
     tile: &'a RowTile,
     /// Queries of the item.
     vectors: usize,
+    /// The position that the pages begin with.
+    first: usize,
     /// Positions of the split that any of them sees.
     seen: Range<usize>,
 }
 
+impl Work<'_> {
+    /// What is seen, counted from the first page on.
+    fn inside(&self) -> Range<usize> {
+        self.seen.start - self.first..self.seen.end - self.first
+    }
+
+    /// Turns scores of the queries from `from` on into weights.
+    fn softmax(&self, isa: Isa, from: usize, scores: &mut [[f32; SPLIT]], to: &mut Folded) {
+        let heads = self.vectors / self.tile.rows.len();
+        let positions = (self.seen.end - self.first).next_multiple_of(LANES);
+        for (vector, scores) in (from..self.vectors).zip(scores) {
+            let seen = self.tile.seen(self.attend, self.tile.rows.start + vector / heads);
+            let (scores, _) = scores[..positions].as_chunks_mut::<LANES>();
+            to.set(vector, isa.run(Softmax { scores, first: self.first, seen }));
+        }
+    }
+}
+
 /// Each stage is a kernel of its own for each number of vectors: small functions keep their sums in
 /// registers.
-fn stages<N: Number>(
-    isa: Isa,
-    Work { attend, tile, vectors, seen }: &Work<'_>,
-    (q, pages): (&[f32], &[&[N]]),
-    weights: &mut [[f32; SPLIT]],
-    to: &mut Folded,
-) {
-    let vectors = *vectors;
-    let first = seen.start / LANES;
-    let heads = vectors / tile.rows.len();
+fn stages<N: Number>(isa: Isa, work: &Work<'_>, pages: &[&[N]], scratch: &mut Scratch) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = isa.attends_in_tiles(work.vectors)
+        && let Some(tiles) = isa.for_bf16()
+    {
+        return in_tiles(isa, (&tiles, avx512), work, pages, scratch);
+    }
+    let Scratch { q, weights, split: to, .. } = scratch;
+    let (weights, _) = weights.as_chunks_mut::<SPLIT>(); // (WEIGHT_ROWS, SPLIT)
+    let value_size = work.attend.layout.value_size();
     let widest = isa.run(Widest);
-    let mut from = 0;
-    while let Some(width) = width(vectors - from, widest) {
-        let weights = &mut weights[from..from + width];
-        of_width!(width, R => isa.run(Score::<R, N> { q, from, pages, weights }));
-        from += width;
+    for first in (0..work.vectors).step_by(VECTORS_AT_ONCE) {
+        let end = work.vectors.min(first + VECTORS_AT_ONCE);
+        let mut from = first;
+        while let Some(width) = width(end - from, widest) {
+            let weights = &mut weights[from - first..][..width];
+            of_width!(width, R => isa.run(Score::<R, N> { q, from, pages, weights }));
+            from += width;
+        }
+        work.softmax(isa, first, weights, to);
+        let mut from = first;
+        while let Some(width) = width(end - from, widest) {
+            let (weights, inside) = (&weights[from - first..][..width], work.inside());
+            let sums = &mut to.sums[from * value_size..][..width * value_size];
+            of_width!(width, R => isa.run(Weigh::<R, N> { weights, pages, value_size, inside, sums }));
+            from += width;
+        }
     }
-    for (vector, weights) in weights.iter_mut().enumerate().take(vectors) {
-        let own = tile.seen(attend, tile.rows.start + vector / heads);
-        let (weights, _) = weights[..pages.len() * LANES].as_chunks_mut::<LANES>();
-        let softmax = Softmax { scores: weights, first: first * LANES, seen: own };
-        to.set(vector, isa.run(softmax));
+}
+
+/// The same in tile registers.
+#[cfg(target_arch = "x86_64")]
+fn in_tiles<N: Number>(
+    isa: Isa,
+    (tiles, avx512): (&Tiles, Avx512),
+    work: &Work<'_>,
+    pages: &[&[N]],
+    scratch: &mut Scratch,
+) {
+    let Scratch { weights, split: to, paired, .. } = scratch;
+    let AttentionShape { head_size, .. } = *work.attend.shape;
+    let value_size = work.attend.layout.value_size();
+    let inside = work.inside();
+    let positions = inside.end;
+    avx512.run(PairUp { paired, avx512, pages, head_size, value_size, inside });
+    let (weights, _) = weights.as_chunks_mut::<SPLIT>(); // (WEIGHT_ROWS, SPLIT)
+    macro_rules! blocks {
+        ($count:literal, $from:expr) => {
+            let weights = &mut weights[..$count * BLOCK];
+            amx_attend::score::<$count>(tiles, paired, $from, weights);
+            work.softmax(isa, $from, weights, to);
+            let sums = (&mut to.sums[$from * value_size..], value_size);
+            amx_attend::weigh::<$count>((tiles, avx512), paired, (weights, positions), sums);
+        };
     }
-    let inside = seen.start - first * LANES..seen.end - first * LANES;
-    let value_size = attend.layout.value_size();
-    let mut from = 0;
-    while let Some(width) = width(vectors - from, widest) {
-        let (weights, inside) = (&weights[from..from + width], inside.clone());
-        let sums = &mut to.sums[from * value_size..][..width * value_size];
-        of_width!(width, R => isa.run(Weigh::<R, N> { weights, pages, value_size, inside, sums }));
-        from += width;
+    for from in (0..work.vectors).step_by(2 * BLOCK) {
+        if work.vectors - from > BLOCK {
+            blocks!(2, from);
+        } else {
+            blocks!(1, from);
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_attend;
 mod attend;
 mod bandwidth;
 mod blocks;
@@ -25,8 +27,11 @@ mod pages;
 mod path;
 mod plan;
 mod pool;
+mod quantise;
+mod queries;
 mod rope;
 mod rows;
+mod short;
 mod softmax;
 mod stages;
 mod strip;
@@ -51,10 +56,15 @@ use crate::backend::cpu::memory::Arena;
 use crate::backend::cpu::path::Isa;
 use crate::backend::cpu::plan::Plan;
 use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::quantise::quantise;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::quantise::quantise_blocks;
 use crate::backend::cpu::rope::Append;
 use crate::backend::cpu::rows::AddNorm;
 use crate::backend::cpu::team::Team;
-use crate::backend::cpu::tensor::{GROUP, Group, RowBlock, Twin, blocks_of, gather, quantise};
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::tensor::{BLOCK, blocks_of};
+use crate::backend::cpu::tensor::{GROUP, Group, RowBlock, Twin};
 use crate::backend::{
     AttentionShape, Backend, BackendError, CacheShape, Capabilities, MatrixPart, QueryKeyNorm,
 };
@@ -118,10 +128,16 @@ impl CpuBackend {
     fn quantised(&self, x: &Tensor) -> Twin {
         let depth = x.columns.div_ceil(GROUP);
         let mut groups = self.groups.take(x.rows * depth);
-        quantise(self.isa, &self.team, &x.values, x.columns, &mut groups);
-        let count = if self.isa.takes_blocks() { blocks_of(x.rows) } else { 0 };
-        let mut blocks = self.blocks.take(count * depth);
-        gather(&self.team, &groups, depth, &mut blocks);
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "there are no blocks"))]
+        let (mut blocks, mut in_blocks) = (self.blocks.take(0), 0);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx512) = self.isa.takes_blocks() {
+            blocks = self.blocks.take(blocks_of(x.rows) * depth);
+            in_blocks = x.rows.min(blocks_of(x.rows) * BLOCK);
+            quantise_blocks(avx512, &self.team, &x.values, x.columns, &mut blocks);
+        }
+        let (values, groups_left) = (&x.values[in_blocks * x.columns..], in_blocks * depth);
+        quantise(self.isa, &self.team, values, x.columns, &mut groups[groups_left..]);
         Twin { groups, blocks }
     }
 

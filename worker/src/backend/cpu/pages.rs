@@ -12,6 +12,7 @@ use crate::backend::cpu::cache::Layout;
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::Kernel;
 use crate::backend::cpu::plan::RowTile;
+use crate::backend::cpu::short::shortened;
 
 /// Pages of a split.
 pub(crate) const PAGES_MAX: usize = SPLIT / LANES;
@@ -115,11 +116,11 @@ impl Kernel for Dequantise<'_> {
     }
 }
 
-/// Codes times scales, which f32 holds as they are.
+/// Codes times scales, rounded to what attention multiplies.
 #[inline(always)]
 fn numbers_of<L: Lanes>(l: L, codes: &[i8], scales: L::F, to: &mut [f32]) {
     for (codes, to) in codes.as_chunks::<LANES>().0.iter().zip(to.as_chunks_mut::<LANES>().0) {
         let codes = codes.map(f32::from);
-        l.store(l.mul(l.load(&codes), scales), to);
+        l.store(shortened(l, l.mul(l.load(&codes), scales)), to);
     }
 }

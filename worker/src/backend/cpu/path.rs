@@ -2,10 +2,14 @@
 
 use crate::backend::BackendError;
 #[cfg(target_arch = "x86_64")]
-use crate::backend::cpu::amx::Amx;
+use crate::backend::cpu::amx::{Amx, Tiles};
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::lanes::{Avx2, Avx512, AvxVnni};
 use crate::backend::cpu::lanes::{Dots, Lanes, Portable};
+
+/// Fewer queries than this are not worth tile registers.
+#[cfg(target_arch = "x86_64")]
+const TILES_FROM: usize = 8;
 
 /// A set of instructions. All give the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,12 +92,31 @@ impl Isa {
         })
     }
 
-    /// Whether rows are multiplied in blocks of 16.
-    pub(crate) fn takes_blocks(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return matches!(self, Self::Amx(_));
-        #[cfg(not(target_arch = "x86_64"))]
-        return false;
+    /// What puts rows together in blocks of 16, where they are multiplied so.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn takes_blocks(self) -> Option<Avx512> {
+        match self {
+            Self::Amx(amx) => Some(amx.lanes()),
+            _ => None,
+        }
+    }
+
+    /// Whether attention of so many queries is for tile registers; what it takes besides.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn attends_in_tiles(self, queries: usize) -> Option<Avx512> {
+        match self {
+            Self::Amx(amx) if queries >= TILES_FROM && amx.has_bf16() => Some(amx.lanes()),
+            _ => None,
+        }
+    }
+
+    /// Tile registers for bf16, in use until dropped, where there are such.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn for_bf16(self) -> Option<Tiles> {
+        match self {
+            Self::Amx(amx) if amx.has_bf16() => Some(amx.for_bf16()),
+            _ => None,
+        }
     }
 
     /// Runs a kernel with these instructions.

@@ -12,15 +12,16 @@ use crate::backend::cpu::cache::Layout;
 use crate::backend::cpu::disjoint::{Disjoint, by_rows};
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::{Isa, Kernel};
+use crate::backend::cpu::quantise::{code, rows_a_grain};
 use crate::backend::cpu::rows::norm_row;
+use crate::backend::cpu::short::shortened;
 use crate::backend::cpu::team::Team;
-use crate::backend::cpu::tensor::{code, rows_a_grain};
 use crate::backend::{AttentionShape, KV_GROUP};
 
 /// Positions tabulated at a time.
 const PAGE: usize = 256;
-/// The largest finite f16. Values are kept finite, so that a weight of 0 always makes them 0.
-const F16_MAX: f32 = 65_504.0;
+/// The largest finite f16 of 8 bits. Values are kept finite, so that a weight of 0 always makes them 0.
+const SHORT_MAX: f32 = 65_280.0;
 
 /// `cos` and `sin` for every position and pair, tabulated where they are first asked for.
 #[derive(Debug)]
@@ -232,7 +233,9 @@ fn to_q8<L: Lanes>(l: L, x: &[f32; KV_GROUP]) -> ([i8; KV_GROUP], [i8; 2]) {
     let ([low, high], []) = x.as_chunks::<LANES>() else { unreachable!("a group is two vectors") };
     let (low, high) = (l.load(low), l.load(high));
     let greatest = l.greatest(l.max(l.abs(low), l.abs(high)));
-    let scale = to_f16(l, &[greatest / 127.0])[0];
+    let mut scale = [f16::ZERO; LANES];
+    l.store_f16(l.min(l.splat(greatest / 127.0), l.splat(SHORT_MAX)), &mut scale);
+    let scale = scale[0];
     // What is too small for a scale is 0.
     let divisor = l.splat(if scale == f16::ZERO { f32::INFINITY } else { scale.to_f32() });
     let mut codes = [0; KV_GROUP];
@@ -240,13 +243,17 @@ fn to_q8<L: Lanes>(l: L, x: &[f32; KV_GROUP]) -> ([i8; KV_GROUP], [i8; 2]) {
     (codes, cast(scale))
 }
 
-/// Up to a vector of numbers, rounded and kept finite; 0 beyond.
+/// Up to a vector of numbers, rounded to what attention multiplies and kept finite; 0 beyond.
 #[inline(always)]
 fn to_f16<L: Lanes>(l: L, x: &[f32]) -> [f16; LANES] {
     let mut padded = [0.0; LANES];
-    padded[..x.len()].copy_from_slice(x);
-    let inside = l.max(l.min(l.load(&padded), l.splat(F16_MAX)), l.splat(-F16_MAX));
+    match x.first_chunk() {
+        Some(x) => padded = *x,
+        None => padded[..x.len()].copy_from_slice(x),
+    }
+    let inside = l.max(l.min(l.load(&padded), l.splat(SHORT_MAX)), l.splat(-SHORT_MAX));
     let mut rounded = [f16::ZERO; LANES];
-    l.store_f16(inside, &mut rounded);
+    // Exact, subnormals aside; those have fewer bits still.
+    l.store_f16(shortened(l, inside), &mut rounded);
     rounded
 }

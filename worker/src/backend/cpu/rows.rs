@@ -3,8 +3,8 @@
 use crate::backend::cpu::disjoint::by_rows;
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::{Isa, Kernel};
+use crate::backend::cpu::quantise::rows_a_grain;
 use crate::backend::cpu::team::Team;
-use crate::backend::cpu::tensor::rows_a_grain;
 
 /// RMS norm of each row of `x` to `out`.
 pub(crate) fn norm(

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::backend::cpu::attend::VECTORS;
-use crate::backend::cpu::function::exp;
+use crate::backend::cpu::function::{exp, weight};
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::Kernel;
 
@@ -14,8 +14,8 @@ const PADDED: usize = VECTORS.next_multiple_of(LANES);
 const LANE: [f32; LANES] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
 
-/// Turns the scores of positions `first..` into weights: `exp(score − greatest)`, 0 for those not in
-/// `seen`. Gives the greatest score and the sum of the weights.
+/// Turns the scores of positions `first..` into weights: `exp(score − greatest)`, rounded to what
+/// attention multiplies; 0 for those not in `seen`. Gives the greatest score and the sum of the weights.
 pub(crate) struct Softmax<'a> {
     pub(crate) scores: &'a mut [[f32; LANES]],
     pub(crate) first: usize,
@@ -39,7 +39,7 @@ impl Kernel for Softmax<'_> {
         let greatest = l.greatest(greatest);
         let mut sum = l.splat(0.0);
         for scores in scores {
-            let weights = exp(l, l.sub(l.load(scores), l.splat(greatest)));
+            let weights = weight(l, l.sub(l.load(scores), l.splat(greatest)));
             sum = l.add(sum, weights);
             l.store(weights, scores);
         }
@@ -76,15 +76,13 @@ impl Folded {
         VECTORS * (2 + value_size)
     }
 
-    /// No position yet.
-    pub(crate) fn clear(&mut self, value_size: usize) {
+    /// Room for so many queries, that holds anything.
+    pub(crate) fn room(&mut self, vectors: usize, value_size: usize) {
         self.value_size = value_size;
-        self.greatest.clear();
         self.greatest.resize(PADDED, NONE);
-        self.weight.clear();
         self.weight.resize(PADDED, 0.0);
-        self.sums.clear();
-        self.sums.resize(VECTORS * value_size, 0.0);
+        // Tile registers write whole blocks of rows.
+        self.sums.resize(vectors.next_multiple_of(LANES) * value_size, 0.0);
     }
 
     pub(crate) fn set(&mut self, vector: usize, (greatest, weight): (f32, f32)) {
@@ -118,8 +116,12 @@ impl Folded {
         let weight = self.weight.as_chunks_mut::<LANES>().0.iter_mut();
         let theirs = split.greatest.as_chunks::<LANES>().0.iter();
         let their_weight = split.weight.as_chunks::<LANES>().0.iter();
-        for (at, (((m, w), m_new), w_new)) in
-            greatest.zip(weight).zip(theirs).zip(their_weight).enumerate()
+        for (at, (((m, w), m_new), w_new)) in greatest
+            .zip(weight)
+            .zip(theirs)
+            .zip(their_weight)
+            .enumerate()
+            .take(vectors.div_ceil(LANES))
         {
             let (m_old, m_new) = (l.load(m), l.load(m_new));
             let m_both = l.max(m_old, m_new);

@@ -7,6 +7,7 @@ use half::f16;
 use crate::backend::cpu::attend::{SPLIT, VECTORS};
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::Kernel;
+use crate::backend::cpu::short::GROUP;
 
 macro_rules! widths {
     ($d:tt $($w:literal)*) => {
@@ -87,26 +88,60 @@ impl<const R: usize, N: Number> Kernel for Score<'_, R, N> {
         let (q, _) = self.q.as_chunks::<VECTORS>();
         assert!(self.from + R <= VECTORS, "queries of one item");
         for (at, page) in self.pages.iter().enumerate() {
-            let mut sums = [l.splat(0.0); R];
-            for (q, keys) in q.iter().zip(page.as_chunks::<LANES>().0) {
-                let keys = N::load(l, keys);
-                for r in 0..R {
-                    sums[r] = l.fma(l.splat(q[self.from + r]), keys, sums[r]);
+            let keys = page.as_chunks::<LANES>().0.chunks(GROUP);
+            for (group, (q, keys)) in q.chunks(GROUP).zip(keys).enumerate() {
+                let (q, keys) = (q.as_chunks::<2>().0, keys.as_chunks::<2>().0);
+                let (mut even, mut odd) = ([l.splat(0.0); R], [l.splat(0.0); R]);
+                macro_rules! add {
+                    ($sums:ident, $side:literal, $q:ident, $keys:ident) => {
+                        let keys = N::load(l, &$keys[$side]);
+                        for r in 0..R {
+                            $sums[r] = l.fma(l.splat($q[$side][self.from + r]), keys, $sums[r]);
+                        }
+                    };
                 }
-            }
-            for r in 0..R {
-                if let Some(to) = weights[r][at * LANES..].first_chunk_mut() {
-                    l.store(sums[r], to);
+                if both::<L>(R) {
+                    for (q, keys) in q.iter().zip(keys) {
+                        add!(even, 0, q, keys);
+                        add!(odd, 1, q, keys);
+                    }
+                } else {
+                    for (q, keys) in q.iter().zip(keys) {
+                        add!(even, 0, q, keys);
+                    }
+                    for (q, keys) in q.iter().zip(keys) {
+                        add!(odd, 1, q, keys);
+                    }
+                }
+                for r in 0..R {
+                    if let Some(to) = weights[r][at * LANES..].first_chunk_mut() {
+                        finish(l, (even[r], odd[r]), group == 0, to);
+                    }
                 }
             }
         }
     }
 }
 
+/// Whether both sums of a group, of even products and of odd ones, are made at once, for `queries`:
+/// if that leaves them in registers.
+#[inline(always)]
+fn both<L: Lanes>(queries: usize) -> bool {
+    2 * queries <= L::VECTORS
+}
+
+/// Adds a group's sums to `to`.
+#[inline(always)]
+fn finish<L: Lanes>(l: L, (even, odd): (L::F, L::F), first: bool, to: &mut [f32; LANES]) {
+    let sum = l.add(even, odd);
+    l.store(if first { sum } else { l.add(l.load(to), sum) }, to);
+}
+
 /// Weighted sums of the values at positions `inside` of the pages, for `R` queries.
 pub(crate) struct Weigh<'a, const R: usize, N> {
     /// `(R, SPLIT)`
     pub(crate) weights: &'a [[f32; SPLIT]],
+    /// From the first of a group of positions on.
     pub(crate) pages: &'a [&'a [N]],
     pub(crate) value_size: usize,
     pub(crate) inside: Range<usize>,
@@ -119,34 +154,60 @@ impl<const R: usize, N: Number> Kernel for Weigh<'_, R, N> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Self { weights, pages, value_size, inside, sums } = self;
+        let Self { weights, pages, value_size, inside, sums: to } = self;
         // As in `Score`.
         if R > L::VECTORS {
             unreachable!("as many as fit in registers");
         }
         let weights = weights.first_chunk::<R>().expect("a row for each query");
         for column in (0..value_size).step_by(LANES) {
-            let mut sum = [l.splat(0.0); R];
-            for (at, page) in pages.iter().enumerate() {
-                let values = &page[page.len() - value_size * LANES..];
-                let from = inside.start.saturating_sub(at * LANES);
-                let to = (inside.end - at * LANES).min(LANES);
-                for i in from..to {
-                    // Always below, but stated: so the loads of weights need no checks.
-                    let position = at * LANES + i;
-                    if let Some(values) = values[i * value_size + column..].first_chunk()
-                        && position < SPLIT
-                    {
-                        let values = N::load(l, values);
-                        for r in 0..R {
-                            sum[r] = l.fma(l.splat(weights[r][position]), values, sum[r]);
+            for (group, pages) in pages.chunks(GROUP / LANES).enumerate() {
+                let (mut even, mut odd) = ([l.splat(0.0); R], [l.splat(0.0); R]);
+                macro_rules! add {
+                    ($sums:ident, $side:literal, $values:ident, $first:ident, $at:expr) => {
+                        let position = $first + 2 * $at + $side;
+                        // Always so, but stated: then the loads need no checks.
+                        if let Some(values) =
+                            $values[(2 * $at + $side) * value_size..].first_chunk()
+                            && position < SPLIT
+                        {
+                            let values = N::load(l, values);
+                            for r in 0..R {
+                                $sums[r] = l.fma(l.splat(weights[r][position]), values, $sums[r]);
+                            }
                         }
-                    }
+                    };
                 }
-            }
-            for r in 0..R {
-                if let Some(to) = sums[r * value_size + column..].first_chunk_mut() {
-                    l.store(sum[r], to);
+                macro_rules! add_pages {
+                    ($($sums:ident, $side:literal);*) => {
+                        for (at, page) in pages.iter().enumerate() {
+                            let values = &page[page.len() - value_size * LANES + column..];
+                            let first = group * GROUP + at * LANES;
+                            if inside.start <= first && first + LANES <= inside.end {
+                                for at in 0..LANES / 2 {
+                                    $(add!($sums, $side, values, first, at);)*
+                                }
+                            } else {
+                                // What nobody sees may be anything.
+                                for at in 0..LANES / 2 {
+                                    $(if inside.contains(&(first + 2 * at + $side)) {
+                                        add!($sums, $side, values, first, at);
+                                    })*
+                                }
+                            }
+                        }
+                    };
+                }
+                if both::<L>(R) {
+                    add_pages!(even, 0; odd, 1);
+                } else {
+                    add_pages!(even, 0);
+                    add_pages!(odd, 1);
+                }
+                for r in 0..R {
+                    if let Some(to) = to[r * value_size + column..].first_chunk_mut() {
+                        finish(l, (even[r], odd[r]), group == 0, to);
+                    }
                 }
             }
         }

@@ -1,12 +1,8 @@
-//! A tensor, and its quantised twin.
+//! A tensor, and what its quantised twin is made of.
 
 use std::cell::OnceCell;
 
-use crate::backend::cpu::disjoint::by_rows;
-use crate::backend::cpu::lanes::{LANES, Lanes};
-use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::pool::Buffer;
-use crate::backend::cpu::team::Team;
 
 /// Columns that share a scale.
 pub(crate) const GROUP: usize = 32;
@@ -23,10 +19,9 @@ pub struct Tensor {
 /// Rows of a tensor, quantised.
 #[derive(Debug)]
 pub(crate) struct Twin {
-    /// `(rows, groups)`
+    /// `(rows, groups)`; rows of blocks hold anything.
     pub(crate) groups: Buffer<Group>,
-    /// The same again, `(blocks, groups)`, as far as rows fill blocks; empty on paths that have no use
-    /// for it.
+    /// `(blocks, groups)`, as far as rows fill blocks; empty on paths that have no use for it.
     pub(crate) blocks: Buffer<RowBlock>,
 }
 
@@ -84,89 +79,4 @@ pub(crate) struct RowBlock {
 /// How many blocks to make of so many rows: a rest of a few is faster without.
 pub(crate) fn blocks_of(rows: usize) -> usize {
     (rows + BLOCK / 2) / BLOCK
-}
-
-/// Puts `groups`, `(rows, depth)`, together in `blocks`. Where rows are missing, all is 0.
-pub(crate) fn gather(team: &Team, groups: &[Group], depth: usize, blocks: &mut [RowBlock]) {
-    let none: &mut [f32] = &mut [];
-    let count = blocks.len() / depth.max(1);
-    by_rows(team, count, 1, (blocks, depth), (none, 0), &|range, blocks, _| {
-        let groups = &groups[range.start * BLOCK * depth..];
-        for (at, block) in blocks.iter_mut().enumerate() {
-            *block = RowBlock::default();
-            for (r, group) in groups.iter().skip(at).step_by(depth).take(BLOCK).enumerate() {
-                block.codes[r] = group.codes;
-                block.scale[r] = group.scale;
-                block.sum[r] = group.sum;
-                block.first_sum[r] = group.first_sum;
-                block.scaled_sum[r] = group.scaled_sum;
-            }
-        }
-    });
-}
-
-/// Quantises rows of `columns` numbers to `groups`.
-pub(crate) fn quantise(isa: Isa, team: &Team, x: &[f32], columns: usize, groups: &mut [Group]) {
-    let rows = x.len() / columns.max(1);
-    let depth = columns.div_ceil(GROUP);
-    let none: &mut [f32] = &mut [];
-    by_rows(team, rows, rows_a_grain(columns), (groups, depth), (none, 0), &|rows, groups, _| {
-        isa.run(Quantise { x: &x[rows.start * columns..rows.end * columns], columns, groups });
-    });
-}
-
-/// Rows worth handing to a thread at a time, for work that reads a row once or twice.
-pub(crate) fn rows_a_grain(columns: usize) -> usize {
-    (16_384 / columns.max(1)).max(1)
-}
-
-struct Quantise<'a> {
-    x: &'a [f32],
-    columns: usize,
-    groups: &'a mut [Group],
-}
-
-impl Kernel for Quantise<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, l: L) {
-        let depth = self.columns.div_ceil(GROUP);
-        for (row, groups) in
-            self.x.chunks_exact(self.columns).zip(self.groups.chunks_exact_mut(depth))
-        {
-            let (whole, rest) = row.as_chunks::<GROUP>();
-            for (x, group) in whole.iter().zip(&mut *groups) {
-                quantise_group(l, x, group);
-            }
-            if !rest.is_empty() {
-                let mut x = [0.0; GROUP];
-                x[..rest.len()].copy_from_slice(rest);
-                quantise_group(l, &x, &mut groups[depth - 1]);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn quantise_group<L: Lanes>(l: L, x: &[f32; GROUP], group: &mut Group) {
-    let ([low, high], []) = x.as_chunks::<LANES>() else { unreachable!("a group is two vectors") };
-    let (low, high) = (l.load(low), l.load(high));
-    let greatest = l.greatest(l.max(l.abs(low), l.abs(high)));
-    let inverse = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-    let inverse = l.splat(inverse);
-    let (low, high) = (code(l, l.mul(low, inverse)), code(l, l.mul(high, inverse)));
-    l.store_i8(low, high, &mut group.codes);
-    group.scale = greatest / 127.0;
-    group.first_sum = l.sum(low);
-    group.sum = group.first_sum + l.sum(high);
-    group.scaled_sum = group.sum * group.scale;
-}
-
-/// Rounds to a whole number from -127 to 127, ties to even.
-#[inline(always)]
-pub(crate) fn code<L: Lanes>(l: L, x: L::F) -> L::F {
-    let round = l.splat(12_582_912.0); // 1.5 × 2²³
-    let inside = l.max(l.min(x, l.splat(127.0)), l.splat(-127.0));
-    l.sub(l.add(inside, round), round)
 }

@@ -4,13 +4,16 @@
 
 use std::arch::x86_64::{
     __m512, __m512d, __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_prefetch, _mm256_loadu_si256,
-    _mm512_add_epi32, _mm512_add_pd, _mm512_and_si512, _mm512_castps512_ps256, _mm512_castsi512_ps,
-    _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_pd,
-    _mm512_dpbusd_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_pd, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_set1_pd, _mm512_set1_ps, _mm512_setzero_si512, _mm512_sll_epi16, _mm512_slli_epi32,
-    _mm512_srl_epi16, _mm512_srli_epi16, _mm512_storeu_pd, _mm512_storeu_ps, _mm512_storeu_si512,
-    _mm512_sub_pd, _mm512_xor_si512,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_pd, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castps512_ps256,
+    _mm512_castsi512_ps, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_cvtps_pd, _mm512_dpbusd_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps,
+    _mm512_loadu_pd, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_blend_epi16, _mm512_max_ps,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_pd,
+    _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_sll_epi16,
+    _mm512_slli_epi32, _mm512_srl_epi16, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_pd,
+    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_pd, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps, _mm512_xor_si512,
 };
 
 use half::{bf16, f16};
@@ -19,6 +22,32 @@ use crate::backend::cpu::lanes::avx512::{Avx512, with_avx512};
 use crate::backend::cpu::lanes::portable_dots::GRID_MAGIC;
 use crate::backend::cpu::lanes::{BYTES, Dots, LANES};
 use crate::backend::cpu::tensor::Group;
+
+/// Folds each of 16 vectors to a lane of one, all at once: neighbours are interleaved as they are halved.
+macro_rules! fold_lanes {
+    ($of:ident, $fold:ident) => {{
+        let mut twos = [$of[0]; LANES / 2];
+        for i in 0..LANES / 2 {
+            let (a, b) = ($of[2 * i], $of[2 * i + 1]);
+            twos[i] = with_avx512!($fold(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+        }
+        let mut fours = [twos[0]; LANES / 4];
+        for i in 0..LANES / 4 {
+            fours[i] = with_avx512!({
+                let (a, b) = (_mm512_castps_pd(twos[2 * i]), _mm512_castps_pd(twos[2 * i + 1]));
+                let (even, odd) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                $fold(_mm512_castpd_ps(even), _mm512_castpd_ps(odd))
+            });
+        }
+        with_avx512!({
+            let [a, b, c, d] = fours;
+            let low = $fold(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
+            let high =
+                $fold(_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xDD>(c, d));
+            $fold(_mm512_shuffle_f32x4::<0x88>(low, high), _mm512_shuffle_f32x4::<0xDD>(low, high))
+        })
+    }};
+}
 
 /// What only tile registers ask for.
 impl Avx512 {
@@ -30,6 +59,37 @@ impl Avx512 {
     #[inline(always)]
     pub(crate) fn load_i32(self, x: &[i32; LANES]) -> __m512i {
         with_avx512!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+
+    /// Numbers of 8 bits as bf16, those of `even` in the lower halves.
+    #[inline(always)]
+    pub(crate) fn store_pairs(self, even: __m512, odd: __m512, to: &mut [u32; LANES]) {
+        with_avx512!({
+            let even = _mm512_srli_epi32::<16>(_mm512_castps_si512(even));
+            let pairs = _mm512_mask_blend_epi16(0xAAAA_AAAA, even, _mm512_castps_si512(odd));
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
+        });
+    }
+
+    /// Numbers of 8 bits as bf16, one after another.
+    #[inline(always)]
+    pub(crate) fn store_bf16(self, x: __m512, to: &mut [u32; LANES / 2]) {
+        with_avx512!({
+            let high = _mm512_srli_epi32::<16>(_mm512_castps_si512(x));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(high));
+        });
+    }
+
+    /// The sum of each vector's lanes, in some order.
+    #[inline(always)]
+    pub(crate) fn sums_of(self, of: [__m512; LANES]) -> __m512 {
+        fold_lanes!(of, _mm512_add_ps)
+    }
+
+    /// The greatest of each vector's lanes.
+    #[inline(always)]
+    pub(crate) fn greatest_of(self, of: [__m512; LANES]) -> __m512 {
+        fold_lanes!(of, _mm512_max_ps)
     }
 
     /// Each byte less 128, as a signed one.

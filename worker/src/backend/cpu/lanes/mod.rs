@@ -63,6 +63,11 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn if_less(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
     /// 2ⁿ for whole `n` from -126 to 127.
     fn exp2(self, n: Self::F) -> Self::F;
+    /// `a × 2ⁿ` for whole `n` from -126 to 127.
+    #[inline(always)]
+    fn times_exp2(self, a: Self::F, n: Self::F) -> Self::F {
+        self.mul(a, self.exp2(n))
+    }
     /// Lane `i` plus lane `i + 8`; of these eight, `i` plus `i + 4`; and so on.
     fn sum(self, a: Self::F) -> f32;
     /// The greatest lane.

@@ -1,6 +1,6 @@
 //! Rotary embedding, the KV cache and attention.
 
-use half::f16;
+use half::{bf16, f16};
 use proto::worker::KvDtype;
 
 use super::support::{Random, backends, batch, bits, numbers};
@@ -139,7 +139,7 @@ impl Layer {
         numbers(backend, &out)
     }
 
-    /// The same for one whole sequence in f64, k and v rounded as the cache keeps them.
+    /// The same for one whole sequence in f64; q, k and v rounded to what is multiplied.
     fn plain(&self, qkv: &[f32]) -> Vec<f64> {
         let Case { query_heads, kv_heads, head_size, .. } = self.case;
         let shape = self.case.shape();
@@ -160,7 +160,8 @@ impl Layer {
                 let key = query_heads + kv_head;
                 let score = |row: &Vec<Vec<f64>>| {
                     let q = rows[position][head].iter();
-                    q.zip(&row[key]).map(|(q, k)| q * k).sum::<f64>() * f64::from(shape.scale)
+                    let q = q.map(|q| short(q * f64::from(shape.scale)));
+                    q.zip(&row[key]).map(|(q, k)| q * k).sum::<f64>()
                 };
                 let seen = &rows[from..=position];
                 let scores: Vec<f64> = seen.iter().map(score).collect();
@@ -203,10 +204,15 @@ impl Layer {
     /// A head of k or v as the cache gives it back.
     fn kept(&self, x: Vec<f64>) -> Vec<f64> {
         match self.case.dtype {
-            KvDtype::F16 => x.into_iter().map(|x| f64::from(f16::from_f64(x).to_f32())).collect(),
-            KvDtype::Q8 => x.chunks(32).flat_map(quantised).collect(),
+            KvDtype::F16 => x.into_iter().map(short).collect(),
+            KvDtype::Q8 => x.chunks(32).flat_map(quantised).map(short).collect(),
         }
     }
+}
+
+/// A number of 8 bits.
+fn short(x: f64) -> f64 {
+    f64::from(bf16::from_f64(x).to_f32())
 }
 
 /// 32 numbers as codes from -127 to 127 times a scale.
