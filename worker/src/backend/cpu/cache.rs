@@ -4,10 +4,10 @@
 //! numbers, that number of all 16 positions, so that scores of 16 positions come out in one vector. A
 //! page of values holds the 16 positions one after another, each padded to whole vectors.
 //!
-//! With [`KvDtype::F16`] these numbers are f16. With [`KvDtype::Q8`] they are codes of a byte, in the same
-//! order, and behind both pages stand the scales, f16: for every [`KV_GROUP`] numbers of a head, those of
-//! the 16 positions for the keys; for every position, those of its groups for the values. A number is
-//! its code times its scale.
+//! With [`KvDtype::F16`] these numbers are f16, of the 8 significant bits that attention multiplies. With
+//! [`KvDtype::Q8`] they are codes of a byte, in the same order, and behind both pages stand the scales,
+//! f16: for every [`KV_GROUP`] numbers of a head, those of the 16 positions for the keys; for every
+//! position, those of its groups for the values. A number is its code times its scale.
 
 use half::f16;
 use proto::worker::KvDtype;
