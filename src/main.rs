@@ -7,6 +7,7 @@ mod bench;
 mod cli;
 mod config;
 mod coordinator;
+mod device;
 mod doctor;
 mod front;
 mod generate;

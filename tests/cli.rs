@@ -62,7 +62,7 @@ const FLAGS: &[(&str, &[&str])] = &[
         ],
     ),
     ("worker", &["model", "listen", "metrics", "backend", "threads", "telemetry", "sysfs-root"]),
-    ("doctor", &["model", "sysfs-root", "threads", "json"]),
+    ("doctor", &["model", "sysfs-root", "threads", "json", "device", "opencl-library"]),
     ("pull", &[]),
     (
         "generate",
@@ -131,6 +131,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("worker", "sysfs-root", "/no/such/folder"),
     ("doctor", "sysfs-root", "/no/such/folder"),
     ("doctor", "model", "no-such-model"),
+    ("doctor", "device", "0"),
     ("worker", "metrics", "a:b"),
     ("coordinator", "worker", "a:0"),
     ("bench engine", "prompt", "-1"),

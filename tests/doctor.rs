@@ -172,6 +172,47 @@ fn without_cards_the_processor_is_measured_and_a_model_predicted() {
     assert!(text.contains("more ranks are slower here: use one"), "{text}");
 }
 
+#[test]
+fn an_opencl_device_is_measured_and_predicted_for() {
+    let root = tempfile::tempdir().unwrap();
+    let _made = MadeMachine::at(root.path(), KERNEL);
+    let model = fixture::gguf(root.path(), &Toy::new(Architecture::Llama));
+    for (_, library) in fixture::device::opencl() {
+        let device = ["--device", "cpu", "--opencl-library", library.to_str().unwrap()];
+        let words = ["--json", "-", "--model", model.to_str().unwrap()];
+        let output = doctor(root.path(), &[&device[..], &words].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let device = &json["measured"]["devices"][0];
+        assert_eq!(device["kind"], "cpu", "{json}");
+        for figure in [
+            "read_bytes_per_second",
+            "launch_seconds",
+            "round_trip_seconds",
+            "to_device_bytes_per_second",
+            "from_device_bytes_per_second",
+            "exchange_seconds",
+        ] {
+            assert!(device[figure].as_f64().unwrap() > 0.0, "{figure} in {json}");
+        }
+        let ways = json["predicted"]["ways"].as_array().unwrap();
+        assert_eq!(ways.len(), 3, "two on the processor and one on the device");
+        assert_eq!(ways[2]["fits"][0], true);
+    }
+}
+
+#[test]
+fn a_device_that_was_asked_for_and_is_not_there_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let _made = MadeMachine::at(root.path(), KERNEL);
+    let absent = ["--device", "cpu", "--opencl-library", "/no/such/library.so"];
+    let output = doctor(root.path(), &absent);
+    assert_eq!(output.status.code(), Some(1));
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert!(line.contains("--device") && line.contains("/no/such/library.so"), "{line}");
+}
+
 /// A worker on a made machine, ended with the test.
 struct Worker(Child, String);
 

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 /// Lines of code a file may have, without its tests.
 const FILE_LINES_MAX: usize = 400;
 /// Crates whose `lib.rs` lists its modules from the request inwards.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "catalogue",
     "checkpoint",
     "coordinator",
     "coordinator/scheduler",
     "forecast",
+    "gate",
     "worker",
     "worker/opencl",
     "tests/fixture",

@@ -8,6 +8,22 @@ const SYSFS_ROOT: Flag = flag(
     "Where sys, proc and dev are that tell of cards, for a container or a test [default: /]",
 );
 
+pub(super) const OPENCL_DEVICES: Group = Group {
+    title: "OpenCL",
+    flags: &[
+        flag(
+            "device",
+            "DEVICE",
+            "Which OpenCL devices are measured: auto (Arc cards), cpu (the processor, where a runtime for it is installed), a PCI address such as 0000:03:00.0, or a UUID [default: auto]",
+        ),
+        flag(
+            "opencl-library",
+            "FILE",
+            "The OpenCL library: a loader, or a driver that can be called directly [default: libOpenCL.so.1]",
+        ),
+    ],
+};
+
 pub(super) const TELEMETRY: Group = Group {
     title: "Telemetry",
     flags: &[

@@ -5,7 +5,7 @@ mod cards;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::cli::cards::{DIAGNOSED, TELEMETRY};
+use crate::cli::cards::{DIAGNOSED, OPENCL_DEVICES, TELEMETRY};
 use crate::config::UsageError;
 
 /// One flag.
@@ -311,7 +311,7 @@ pub(crate) const PARTS: &[Part] = &[
         name: "doctor",
         about: "Say what is wrong with this machine's cards, and how fast it would be",
         argument: None,
-        groups: &[DIAGNOSED, SOURCES, PROCESS],
+        groups: &[DIAGNOSED, OPENCL_DEVICES, SOURCES, PROCESS],
     },
 ];
 

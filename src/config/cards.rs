@@ -1,11 +1,15 @@
 //! What is to be told of graphics cards.
 
+use std::path::PathBuf;
+
+use opencl::DeviceChoice;
 use worker::telemetry::{Machine, PciAddress};
 
 use crate::config::bench::JsonOutput;
 use crate::config::given::{Environment, Given, UsageError};
 use crate::config::meant::{self, DeviceConfig, ModelConfig};
 use crate::config::values;
+use crate::device::Devices;
 
 /// Which cards a worker's `/metrics` tells of.
 #[derive(Debug, Clone)]
@@ -21,6 +25,8 @@ pub(crate) struct TelemetryConfig {
 pub(crate) struct DoctorConfig {
     /// What is looked at.
     pub(crate) machine: Machine,
+    /// What is measured.
+    pub(crate) devices: Devices,
     /// With what the host would compute.
     pub(crate) device: DeviceConfig,
     /// What speed is predicted for.
@@ -43,8 +49,17 @@ pub(crate) fn doctor(given: &Given, environment: &Environment) -> Result<DoctorC
     let asked = given.one("model", |_| Ok(()))?;
     Ok(DoctorConfig {
         machine: machine(given)?,
+        devices: devices(given)?,
         device: meant::device(given, 1)?,
         model: asked.map(|()| meant::model(given, environment)).transpose()?,
         json: given.one("json", JsonOutput::parse)?,
+    })
+}
+
+/// Which OpenCL devices.
+pub(super) fn devices(given: &Given) -> Result<Devices, UsageError> {
+    Ok(Devices {
+        choice: given.one("device", str::parse::<DeviceChoice>)?.unwrap_or_default(),
+        library: given.one("opencl-library", |text| Ok(PathBuf::from(text)))?,
     })
 }

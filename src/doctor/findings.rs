@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use crate::doctor::measure::FailedDevice;
 use crate::doctor::release::Release;
-use crate::doctor::survey::{CardSurvey, LinkSurvey, Locked, Survey};
+use crate::doctor::survey::{CardSurvey, LinkSurvey, Locked, OpenClDevice, OpenClSurvey, Survey};
 
 /// The first kernel whose i915 drives an A series card without being forced to.
 const I915_SINCE: Release = Release(6, 2, 0);
@@ -15,6 +16,9 @@ const GOOD_SINCE: Release = Release(6, 8, 0);
 const SMALL_BAR_BYTES: u64 = 256 << 20;
 /// Bytes a second of a link under which collectives dominate: eight lanes of the third generation.
 const SLOW_LINK: f64 = 7.9e9;
+/// The first release of Intel's OpenCL driver that we would trust with an A770: 22.43, which Debian 12
+/// has, hangs when it maps a buffer (intel/compute-runtime issue 619).
+const RUNTIME_SINCE: Release = Release(24, 0, 0);
 /// Degrees near which an A770 slows down.
 const HOT_CELSIUS: f64 = 95.0;
 
@@ -46,6 +50,9 @@ pub(super) fn findings(survey: &Survey) -> Vec<Finding> {
     let kernel = survey.kernel.as_deref().and_then(Release::parse);
     let mut found: Vec<Finding> =
         survey.discrete().flat_map(|card| of_card(card, kernel)).flatten().collect();
+    if let Some(opencl) = &survey.opencl {
+        found.extend(survey.discrete().filter_map(|card| runtime(card, opencl)));
+    }
     if survey.discrete().next().is_none() {
         found.push(remark(
             "no-card",
@@ -58,6 +65,19 @@ pub(super) fn findings(survey: &Survey) -> Vec<Finding> {
     }
     found.sort_by_key(|finding| finding.severity);
     found
+}
+
+/// A device that could not be measured.
+pub(super) fn failed(device: &FailedDevice) -> Finding {
+    Finding {
+        severity: Severity::Wrong,
+        code: "device-failed",
+        card: device.pci.clone(),
+        what: format!("{} cannot be measured: {}", device.name, device.reason),
+        remedy: "look at `dmesg` for a hang or a reset of the card; a card that was lost needs a \
+                 reboot, and one that hangs again needs a newer kernel or driver"
+            .to_owned(),
+    }
 }
 
 fn of_card(card: &CardSurvey, kernel: Option<Release>) -> [Option<Finding>; 7] {
@@ -231,6 +251,26 @@ fn clock(card: &CardSurvey) -> Option<Finding> {
     })
 }
 
+/// Whether programs can compute on a card that the kernel drives.
+fn runtime(card: &CardSurvey, opencl: &OpenClSurvey) -> Option<Finding> {
+    if card.locked.is_some() || !matches!(card.driver.as_deref(), Some("i915" | "xe")) {
+        return None;
+    }
+    let install = "install Intel's current release of intel-opencl-icd (from \
+                   github.com/intel/compute-runtime or repositories.intel.com/gpu), and \
+                   ocl-icd-libopencl1";
+    // A driver that does not say where its devices are is believed to mean this card.
+    let is_it = |device: &&OpenClDevice| device.pci.as_ref().is_none_or(|pci| *pci == card.pci);
+    let Some(device) = opencl.devices.iter().find(is_it) else {
+        let reason = opencl.absent.as_deref().unwrap_or("its driver does not list it");
+        let what = format!("OpenCL does not know it: {reason}");
+        return Some(wrong("no-opencl", card, what, install.to_owned()));
+    };
+    let release = Release::parse(&device.driver).filter(|release| *release < RUNTIME_SINCE)?;
+    let what = format!("its OpenCL driver is {release}, which is known to hang on such cards");
+    Some(wrong("old-opencl", card, what, install.to_owned()))
+}
+
 fn heat(card: &CardSurvey) -> Option<Finding> {
     let celsius = card.celsius_max.filter(|celsius| *celsius >= HOT_CELSIUS)?;
     Some(remark(
@@ -263,7 +303,15 @@ mod tests {
     }
 
     fn codes(card: CardSurvey, kernel: &str) -> Vec<(Severity, &'static str)> {
-        let survey = Survey { kernel: Some(kernel.to_owned()), cards: vec![card] };
+        codes_with(card, kernel, None)
+    }
+
+    fn codes_with(
+        card: CardSurvey,
+        kernel: &str,
+        opencl: Option<OpenClSurvey>,
+    ) -> Vec<(Severity, &'static str)> {
+        let survey = Survey { kernel: Some(kernel.to_owned()), cards: vec![card], opencl };
         findings(&survey).iter().map(|finding| (finding.severity, finding.code)).collect()
     }
 
@@ -311,6 +359,30 @@ mod tests {
         let resting = LinkSurvey { transfers_per_second: 2.5e9, width: 16, ..link };
         let resting = CardSurvey { link: Some(resting), ..card() };
         assert_eq!(codes(resting, "6.8.0"), [(Severity::Remark, "narrow-link")]);
+    }
+
+    #[test]
+    fn a_card_that_opencl_does_not_know_or_drives_with_an_old_driver_is_wrong() {
+        let device = |driver: &str, pci: Option<&str>| OpenClDevice {
+            name: "Intel(R) Arc(TM) A770 Graphics".to_owned(),
+            driver: driver.to_owned(),
+            pci: pci.map(str::to_owned),
+        };
+        let with = |devices: Vec<OpenClDevice>| {
+            codes_with(card(), "6.8.0", Some(OpenClSurvey { absent: None, devices }))
+        };
+        let here = Some("0000:03:00.0");
+        assert_eq!(with(vec![device("24.39.31294", here)]), []);
+        assert_eq!(with(vec![device("24.39.31294", None)]), []);
+        assert_eq!(with(vec![device("22.43.24595.41", here)]), [(Severity::Wrong, "old-opencl")]);
+        let elsewhere = with(vec![device("24.39.31294", Some("0000:06:00.0"))]);
+        assert_eq!(elsewhere, [(Severity::Wrong, "no-opencl")]);
+        let absent = Some("libOpenCL.so.1 is missing".to_owned());
+        let absent = Some(OpenClSurvey { absent, devices: Vec::new() });
+        assert_eq!(codes_with(card(), "6.8.0", absent.clone()), [(Severity::Wrong, "no-opencl")]);
+        // The first thing first: without a driver of the kernel there can be none of OpenCL's.
+        let bare = CardSurvey { driver: None, ..card() };
+        assert_eq!(codes_with(bare, "6.8.0", absent), [(Severity::Wrong, "no-driver")]);
     }
 
     #[test]

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use forecast::Link;
+use opencl::Device;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use worker::backend::cpu::read_bandwidth;
 use worker::collective::grpc::{Switchboard, tuned_server};
 use worker::collective::{Collective, local};
+
+use crate::device::MeasuredDevice;
 
 /// Memory that is read: more than most caches hold, less than most machines have.
 const READ_BYTES: usize = 256 << 20;
@@ -38,17 +41,43 @@ pub(super) struct Measured {
     pub(super) in_process: Link,
     /// An all-reduce of two ranks over gRPC on the loopback device.
     pub(super) loopback: Link,
+    /// OpenCL devices, in the order in which ranks would take them.
+    pub(super) devices: Vec<MeasuredDevice>,
+    /// OpenCL devices that failed.
+    pub(super) failed: Vec<FailedDevice>,
+}
+
+/// A device that could not be measured.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct FailedDevice {
+    pub(super) name: String,
+    pub(super) pci: Option<String>,
+    pub(super) reason: String,
 }
 
 impl Measured {
-    /// Takes about a second. Must not be called on a thread that drives a runtime.
-    pub(super) fn of(threads: usize) -> anyhow::Result<Self> {
+    /// Takes about a second, and more for each device. Must not be called on a thread that drives a
+    /// runtime.
+    pub(super) fn of(threads: usize, devices: &[Device]) -> anyhow::Result<Self> {
         let ends = local::group(2).into_iter().map(boxed).collect();
+        let (mut measured, mut failed) = (Vec::new(), Vec::new());
+        for device in devices {
+            match MeasuredDevice::of(device) {
+                Ok(figures) => measured.push(figures),
+                Err(error) => failed.push(FailedDevice {
+                    name: device.name.clone(),
+                    pci: device.pci.map(|pci| pci.to_string()),
+                    reason: format!("{error:#}"),
+                }),
+            }
+        }
         Ok(Self {
             threads,
             host_read_bytes_per_second: read_bandwidth(threads, READ_BYTES)?,
             in_process: link(ends).context("ranks of one process")?,
             loopback: loopback().context("ranks over loopback")?,
+            devices: measured,
+            failed,
         })
     }
 }

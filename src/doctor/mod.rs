@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use checkpoint::Checkpoint;
+use opencl::DeviceChoice;
 use tokio::task::spawn_blocking;
 
 use crate::config::{DoctorConfig, JsonOutput};
@@ -28,12 +29,12 @@ use crate::doctor::findings::{Severity, findings};
 use crate::doctor::measure::Measured;
 use crate::doctor::predict::Prediction;
 use crate::doctor::report::Report;
-use crate::doctor::survey::Survey;
+use crate::doctor::survey::{OpenClSurvey, Survey};
 use crate::{models, terminal};
 
 /// Looks, measures, says what came of it.
 pub(crate) async fn run(config: DoctorConfig) -> anyhow::Result<()> {
-    let DoctorConfig { machine, device, model, json } = config;
+    let DoctorConfig { machine, devices, device, model, json } = config;
     let file = match &json {
         Some(JsonOutput::File(path)) => {
             let named = || format!("--json: cannot write {}", path.display());
@@ -41,16 +42,27 @@ pub(crate) async fn run(config: DoctorConfig) -> anyhow::Result<()> {
         }
         Some(JsonOutput::Standard) | None => None,
     };
-    let survey = Survey::of(&machine);
-    let findings = findings(&survey);
+    let mut survey = Survey::of(&machine);
+    let is_auto = devices.choice == DeviceChoice::Auto;
+    // Starting a driver takes a moment.
+    let opened = spawn_blocking(move || devices.open()).await.context("the search died")?;
+    if machine.is_real() {
+        survey.opencl = Some(OpenClSurvey::of(&opened));
+    }
+    let mut findings = findings(&survey);
     let checkpoint: Option<Arc<Checkpoint>> = match model {
         Some(model) => Some(models::open(model).await?),
         None => None,
     };
     let threads = device.threads.get();
     // Collectives wait on their own threads, which must not be the runtime's.
-    let measured = spawn_blocking(move || Measured::of(threads));
+    let opened = match (opened, is_auto) {
+        (Err(error), false) => return Err(error.context("--device")),
+        (opened, _) => opened.unwrap_or_default(),
+    };
+    let measured = spawn_blocking(move || Measured::of(threads, &opened));
     let measured = measured.await.context("the measurement died")??;
+    findings.splice(0..0, measured.failed.iter().map(findings::failed));
     let predicted =
         checkpoint.map(|checkpoint| Prediction::of(&checkpoint, &measured)).transpose()?;
     let wrong = findings.iter().filter(|finding| finding.severity == Severity::Wrong).count();

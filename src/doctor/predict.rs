@@ -4,12 +4,16 @@ use checkpoint::{Checkpoint, CheckpointError};
 use forecast::{Demand, Device, Link, Load, Sharing, StepForecast, forecast};
 use serde::Serialize;
 
+use crate::device::MeasuredDevice;
 use crate::doctor::measure::Measured;
 
 /// One user, in the middle of an answer.
 const LOAD: Load = Load { batch: 1, context: 512 };
-/// Ranks that are compared.
+/// Ranks that are compared on a processor.
 const WORLDS: [u32; 3] = [1, 2, 4];
+/// Kernels that a layer takes on a card: two norms that add, four products with the quantising of what
+/// goes into two of them, rotation and attention.
+const LAUNCHES_PER_LAYER: f64 = 10.0;
 
 /// What is to be expected at most. Field names are what scripts read.
 #[derive(Debug, Clone, Serialize)]
@@ -27,6 +31,8 @@ pub(super) struct Way {
     /// Where the ranks are, and how they are joined.
     name: &'static str,
     steps: Vec<StepForecast>,
+    /// Of each, whether a rank's weights fit in the memory of its device; empty where that is not asked.
+    fits: Vec<bool>,
     /// How many ranks are fastest.
     best_world: u32,
 }
@@ -47,8 +53,11 @@ impl Prediction {
             ("on the processor, ranks in one process", measured.in_process),
             ("on the processor, ranks as processes over loopback gRPC", measured.loopback),
         ];
-        let ways = ways.map(|(name, link)| Way::new(name, &demand, (host, Sharing::One), link));
-        Ok(Self { model: checkpoint.path().display().to_string(), load: LOAD, ways: ways.into() })
+        let mut ways: Vec<Way> = ways
+            .map(|(name, link)| Way::new(name, &demand, (host, Sharing::One), link, &WORLDS))
+            .into();
+        ways.extend(Way::on_devices(&demand, measured));
+        Ok(Self { model: checkpoint.path().display().to_string(), load: LOAD, ways })
     }
 
     /// For people.
@@ -61,6 +70,10 @@ impl Prediction {
         for way in &self.ways {
             lines.push(format!("  {}", way.name));
             lines.extend(way.steps.iter().map(line));
+            if let Some(step) = way.too_large() {
+                let ranks = step.world;
+                lines.push(format!("    the weights do not fit with {ranks} ranks or fewer"));
+            }
             lines.push(format!("    {}", way.advice()));
         }
         lines.join("\n")
@@ -81,10 +94,62 @@ fn line(step: &StepForecast) -> String {
 }
 
 impl Way {
-    fn new(name: &'static str, demand: &Demand, devices: (Device, Sharing), link: Link) -> Self {
-        let steps = WORLDS.map(|world| forecast(demand, LOAD, world, devices, link));
+    fn new(
+        name: &'static str,
+        demand: &Demand,
+        devices: (Device, Sharing),
+        link: Link,
+        worlds: &[u32],
+    ) -> Self {
+        let step = |&world: &u32| forecast(demand, LOAD, world, devices, link);
+        let steps: Vec<StepForecast> = worlds.iter().map(step).collect();
         let best = steps.iter().max_by(|a, b| a.tokens_per_second.total_cmp(&b.tokens_per_second));
-        Self { name, best_world: best.map_or(1, |step| step.world), steps: steps.into() }
+        Self { name, best_world: best.map_or(1, |step| step.world), steps, fits: Vec::new() }
+    }
+
+    /// The most ranks with which the weights do not fit.
+    fn too_large(&self) -> Option<&StepForecast> {
+        let each = self.steps.iter().zip(&self.fits);
+        each.filter(|(_, fits)| !**fits).map(|(step, _)| step).next_back()
+    }
+
+    /// With as many ranks as there are OpenCL devices, each as slow as the slowest, and partial sums
+    /// that go through the host.
+    fn on_devices(demand: &Demand, measured: &Measured) -> Option<Self> {
+        let devices = &measured.devices;
+        let least = |of: fn(&MeasuredDevice) -> f64| devices.iter().map(of).reduce(f64::min);
+        let most = |of: fn(&MeasuredDevice) -> f64| devices.iter().map(of).reduce(f64::max);
+        let device = Device {
+            read_bytes_per_second: least(|device| device.read_bytes_per_second)?,
+            multiply_adds_per_second: None,
+            launch_seconds: most(|device| device.launch_seconds)?,
+            launches_per_layer: LAUNCHES_PER_LAYER,
+        };
+        let rates = [
+            measured.in_process.bytes_per_second,
+            least(|device| device.to_device_bytes_per_second)?,
+            least(|device| device.from_device_bytes_per_second)?,
+        ];
+        let exchange = most(|device| device.exchange_seconds)?;
+        let link = Link {
+            latency_seconds: measured.in_process.latency_seconds + exchange,
+            bytes_per_second: 1.0 / rates.map(f64::recip).iter().sum::<f64>(),
+        };
+        let sharing = if devices.iter().any(|device| device.kind == "cpu") {
+            Sharing::One
+        } else {
+            Sharing::Own
+        };
+        let count = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+        let worlds: Vec<u32> = match sharing {
+            Sharing::Own => (1..=count).collect(),
+            Sharing::One => WORLDS.into(),
+        };
+        let name = "on OpenCL devices, ranks in one process, sums through the host";
+        let mut way = Self::new(name, demand, (device, sharing), link, &worlds);
+        let memory = devices.iter().map(|device| device.memory_bytes).min().unwrap_or(0);
+        way.fits = way.steps.iter().map(|step| step.rank_weight_bytes < memory as f64).collect();
+        Some(way)
     }
 
     /// Says plainly when more ranks do not help.
@@ -119,12 +184,12 @@ mod tests {
     #[test]
     fn it_is_said_plainly_when_more_ranks_are_slower() {
         let slow = Link { latency_seconds: 2e-4, bytes_per_second: 1e9 };
-        let way = Way::new("", &DEMAND, (DEVICE, Sharing::Own), slow);
+        let way = Way::new("", &DEMAND, (DEVICE, Sharing::Own), slow, &WORLDS);
         assert_eq!((way.best_world, way.advice().contains("slower")), (1, true), "{way:?}");
         let fast = Link { latency_seconds: 1e-6, bytes_per_second: 1e10 };
-        let way = Way::new("", &DEMAND, (DEVICE, Sharing::Own), fast);
+        let way = Way::new("", &DEMAND, (DEVICE, Sharing::Own), fast, &WORLDS);
         assert_eq!((way.best_world, way.advice().contains("slower")), (4, false), "{way:?}");
-        let way = Way::new("", &DEMAND, (DEVICE, Sharing::One), fast);
+        let way = Way::new("", &DEMAND, (DEVICE, Sharing::One), fast, &WORLDS);
         assert_eq!(way.best_world, 1);
     }
 }

@@ -79,7 +79,7 @@ fn measured(measured: &Measured) -> String {
             link.bytes_per_second / 1e9
         )
     };
-    [
+    let mut lines = vec![
         format!(
             "measured   this machine's memory: {:.1} GB/s with {} threads",
             measured.host_read_bytes_per_second / 1e9,
@@ -87,6 +87,7 @@ fn measured(measured: &Measured) -> String {
         ),
         link("in one process", measured.in_process),
         link("over loopback gRPC", measured.loopback),
-    ]
-    .join("\n")
+    ];
+    lines.extend(measured.devices.iter().map(|device| format!("           {}", device.text())));
+    lines.join("\n")
 }

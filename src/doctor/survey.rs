@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use opencl::Device;
 use serde::Serialize;
 use worker::telemetry::{Card, Clock, Driver, Link, Machine};
 
@@ -12,6 +13,27 @@ pub(super) struct Survey {
     pub(super) kernel: Option<String>,
     /// Intel's cards, by address.
     pub(super) cards: Vec<CardSurvey>,
+    /// What OpenCL has for the cards; none where files describe another machine than this.
+    pub(super) opencl: Option<OpenClSurvey>,
+}
+
+/// What OpenCL has for the cards.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct OpenClSurvey {
+    /// Why there is nothing.
+    pub(super) absent: Option<String>,
+    /// Its devices.
+    pub(super) devices: Vec<OpenClDevice>,
+}
+
+/// A device of OpenCL's.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct OpenClDevice {
+    pub(super) name: String,
+    /// The driver's version.
+    pub(super) driver: String,
+    /// Where it is, where its driver says.
+    pub(super) pci: Option<String>,
 }
 
 /// One card.
@@ -70,12 +92,31 @@ impl Survey {
     /// Asks the kernel.
     pub(super) fn of(machine: &Machine) -> Self {
         let cards = machine.cards();
-        Self { kernel: machine.kernel(), cards: cards.iter().map(CardSurvey::of).collect() }
+        Self {
+            kernel: machine.kernel(),
+            cards: cards.iter().map(CardSurvey::of).collect(),
+            opencl: None,
+        }
     }
 
     /// Cards with memory of their own.
     pub(super) fn discrete(&self) -> impl Iterator<Item = &CardSurvey> {
         self.cards.iter().filter(|card| card.discrete)
+    }
+}
+
+impl OpenClSurvey {
+    /// `opened` is what a look for devices came to.
+    pub(super) fn of(opened: &anyhow::Result<Vec<Device>>) -> Self {
+        let device = |device: &Device| OpenClDevice {
+            name: device.name.clone(),
+            driver: device.driver.clone(),
+            pci: device.pci.map(|pci| pci.to_string()),
+        };
+        match opened {
+            Ok(devices) => Self { absent: None, devices: devices.iter().map(device).collect() },
+            Err(error) => Self { absent: Some(format!("{error:#}")), devices: Vec::new() },
+        }
     }
 }
 
