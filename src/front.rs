@@ -41,7 +41,8 @@ fn limits(engine: &EngineConfig) -> ServingLimits {
         kv_cache_bytes,
         kv_dtype: engine.kv_dtype,
         swap_bytes: engine.swap_bytes,
-        generation_max: engine.generation_max,
+        ceiling: engine.ceiling,
+        overlong: engine.overlong,
         queue_max: engine.waiting_max,
         ..ServingLimits::default()
     }

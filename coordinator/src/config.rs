@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use proto::worker::KvDtype;
 
+use crate::ceiling::Ceiling;
+
 /// Bytes of the longest API key that a request can show.
 pub(crate) const API_KEY_BYTES_MAX: usize = 512;
 
@@ -42,12 +44,24 @@ pub struct ServingLimits {
     pub kv_dtype: KvDtype,
     /// Bytes of host memory on each rank to swap KV blocks to.
     pub swap_bytes: u64,
-    /// Most tokens generated for a sequence, whatever the request says.
-    pub generation_max: Option<u32>,
+    /// Most tokens generated, whatever the request says.
+    pub ceiling: Ceiling,
+    /// What is done with a request that asks for more tokens than the context or the ceiling leaves.
+    pub overlong: Overlong,
     /// Groups that may wait; one more is refused.
     pub queue_max: usize,
     /// Events of an answer that its reader may leave unread; one more and it is cut off.
     pub unread_max: usize,
+}
+
+/// What is done with a request that asks for more tokens than the context or the ceiling leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlong {
+    /// Its answer ends there, with `length`.
+    #[default]
+    Clamp,
+    /// It is refused.
+    Reject,
 }
 
 /// How long anything may take.
@@ -88,7 +102,8 @@ impl Default for ServingLimits {
             kv_cache_bytes: None,
             kv_dtype: KvDtype::F16,
             swap_bytes: 0,
-            generation_max: None,
+            ceiling: Ceiling::default(),
+            overlong: Overlong::default(),
             queue_max: 1024,
             unread_max: 4096,
         }
@@ -185,7 +200,9 @@ impl ServingLimits {
             ("max-model-len", self.model_len_max != Some(0)),
             ("kv-blocks", self.kv_blocks != Some(0)),
             ("kv-cache-memory", self.kv_cache_bytes != Some(0)),
-            ("max-generation-tokens", self.generation_max != Some(0)),
+            ("default-max-tokens", self.ceiling.usual != Some(0)),
+            ("max-generation-tokens", self.ceiling.sequence != Some(0)),
+            ("max-generation-tokens-per-group", self.ceiling.group != Some(0)),
             ("queue-max", self.queue_max > 0),
             ("unread-max", self.unread_max > 0),
         ];

@@ -73,7 +73,8 @@ impl Coordinator {
         let metrics = Arc::new(Metrics::new(&config.served_names[0], model_len_max));
         let model = served(&config, &facts);
         let limits = ApiLimits {
-            generation_max: config.limits.generation_max,
+            ceiling: config.limits.ceiling,
+            overlong: config.limits.overlong,
             drain_max: config.patience.drain_max,
             ..ApiLimits::default()
         };

@@ -18,11 +18,12 @@ mod metrics;
 
 mod config;
 
-pub use api::{
-    Api, ApiKeys, ApiLimits, MoreMetrics, Origins, Overlong, ServedModel, router, serve,
-};
+mod ceiling;
+
+pub use api::{Api, ApiKeys, ApiLimits, MoreMetrics, Origins, ServedModel, router, serve};
+pub use ceiling::Ceiling;
 pub use cluster::{ClusterError, Likelihood, Member, MemberError, MemberRequest, connect};
-pub use config::{ConfigError, CoordinatorConfig, Patience, ServingLimits};
+pub use config::{ConfigError, CoordinatorConfig, Overlong, Patience, ServingLimits};
 pub use coordinator::{Coordinator, CoordinatorError};
 pub use engine::{
     Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState,

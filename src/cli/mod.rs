@@ -133,9 +133,24 @@ const SCHEDULING: Group = Group {
         flag("max-num-seqs", "SEQUENCES", "Most sequences in a step [default: 256]"),
         STEP_TOKENS,
         flag(
+            "default-max-tokens",
+            "TOKENS",
+            "Tokens of an answer whose request sets no limit [default: what the context leaves; 16 for /v1/completions]",
+        ),
+        flag(
             "max-generation-tokens",
             "TOKENS",
             "Most tokens of an answer, whatever the request says [default: what the context leaves]",
+        ),
+        flag(
+            "max-generation-tokens-per-group",
+            "TOKENS",
+            "Most tokens of all n answers to a prompt together; each may have its part [default: unlimited]",
+        ),
+        flag(
+            "overlong",
+            "clamp|reject",
+            "What is done where a request asks for more tokens than these or the context leave [default: clamp]",
         ),
     ],
 };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use catalogue::{HubSettings, ModelReference, Patience, Secret, Settings};
+use coordinator::{Ceiling, Overlong};
 use proto::worker::KvDtype;
 use tracing_subscriber::EnvFilter;
 
@@ -117,7 +118,9 @@ pub(crate) struct EngineConfig {
     /// Most tokens of a step.
     pub(crate) step_tokens_max: u32,
     /// Most tokens of an answer; without, what the context leaves.
-    pub(crate) generation_max: Option<u32>,
+    pub(crate) ceiling: Ceiling,
+    /// What is done where a request asks for more.
+    pub(crate) overlong: Overlong,
     /// Requests that may wait.
     pub(crate) waiting_max: usize,
     /// Tokens of a KV block.
@@ -324,7 +327,12 @@ fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
         model_len_max: given.one("max-model-len", values::count(2))?,
         sequences_max: given.one("max-num-seqs", values::count(1))?.unwrap_or(256),
         step_tokens_max: given.one("max-num-batched-tokens", values::count(1))?.unwrap_or(512),
-        generation_max: given.one("max-generation-tokens", values::count(1))?,
+        ceiling: Ceiling {
+            usual: given.one("default-max-tokens", values::count(1))?,
+            sequence: given.one("max-generation-tokens", values::count(1))?,
+            group: given.one("max-generation-tokens-per-group", values::count(1))?,
+        },
+        overlong: given.one("overlong", values::overlong)?.unwrap_or_default(),
         waiting_max: usize::try_from(waiting).unwrap_or(usize::MAX),
         block_size: given.one("block-size", values::count(1))?.unwrap_or(16),
         kv_cache: blocks.or(memory).unwrap_or(KvCacheSize::ByMemory),

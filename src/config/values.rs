@@ -3,6 +3,7 @@
 use std::fmt;
 
 use catalogue::ModelReference;
+use coordinator::Overlong;
 use proto::worker::KvDtype;
 use worker::telemetry::{Machine, PciAddress};
 
@@ -110,6 +111,15 @@ pub(crate) fn backend(text: &str) -> Result<Backend, String> {
         "candle" => Ok(Backend::Candle),
         "opencl" => Err("this build has no OpenCL backend yet: use auto, cpu or candle".to_owned()),
         _ => Err(format!("'{text}' is not one of auto, candle, cpu and opencl")),
+    }
+}
+
+/// What is done where a request asks for too many tokens.
+pub(crate) fn overlong(text: &str) -> Result<Overlong, String> {
+    match text {
+        "clamp" => Ok(Overlong::Clamp),
+        "reject" => Ok(Overlong::Reject),
+        _ => Err(format!("'{text}' is not one of clamp and reject")),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use scheduler::{CancelReason, FinishReason, TokenId};
+use scheduler::{CancelReason, FinishReason, LengthLimit, TokenId};
 
 use crate::answer::{AnswerText, StopStrings};
 use crate::api::Api;
@@ -21,7 +21,7 @@ pub(super) enum Piece {
     /// A choice grew; with what its tokens were, if that was asked for.
     Text { index: u32, text: String, spoken: Vec<Spoken> },
     /// A choice is complete.
-    Finished { index: u32, reason: &'static str },
+    Finished { index: u32, reason: &'static str, limit: Option<LengthLimit> },
     /// All choices of the group are.
     Ended(Spent),
     /// The answer cannot be completed.
@@ -35,6 +35,8 @@ pub(super) struct Spent {
     pub(super) completion: u64,
     /// Of the prompt, had by the prefix cache.
     pub(super) cached: u64,
+    /// The limit that ended a choice; of several, the last to be told.
+    pub(super) limit: Option<LengthLimit>,
     /// When the last of them was there.
     pub(super) at: Option<Instant>,
 }
@@ -44,6 +46,7 @@ impl Spent {
         self.prompt += other.prompt;
         self.completion += other.completion;
         self.cached += other.cached;
+        self.limit = other.limit.or(self.limit);
         self.at = self.at.max(other.at);
     }
 }
@@ -158,6 +161,7 @@ impl Choices {
                         prompt: self.opening.prompt_tokens,
                         completion: completion.sum(),
                         cached: u64::from(times.cached_tokens.0),
+                        limit: None,
                         at: Some(at),
                     }));
                 }
@@ -239,10 +243,10 @@ impl Choices {
         }
         let stopped = choice.text.is_stopped();
         text.push_str(&choice.text.finish());
-        let reason = match reason {
-            _ if stopped => "stop",
-            FinishReason::Stop(_) => "stop",
-            FinishReason::Length(_) => "length",
+        let (reason, limit) = match reason {
+            _ if stopped => ("stop", None),
+            FinishReason::Stop(_) => ("stop", None),
+            FinishReason::Length(limit) => ("length", Some(limit)),
             FinishReason::Abort | FinishReason::Error => {
                 // What follows tells why; nobody is told that this was an end.
                 return;
@@ -251,7 +255,7 @@ impl Choices {
         choice.complete = true;
         self.say(index, text);
         self.say_rest(index);
-        self.pieces.push_back(Piece::Finished { index: self.index + index, reason });
+        self.pieces.push_back(Piece::Finished { index: self.index + index, reason, limit });
     }
 
     fn complete_if_stopped(&mut self, index: u32) {
@@ -259,7 +263,8 @@ impl Choices {
         if choice.text.is_stopped() {
             choice.complete = true;
             self.say_rest(index);
-            self.pieces.push_back(Piece::Finished { index: self.index + index, reason: "stop" });
+            let index = self.index + index;
+            self.pieces.push_back(Piece::Finished { index, reason: "stop", limit: None });
         }
     }
 

@@ -18,8 +18,7 @@ pub enum Origins {
 }
 
 /// Headers of ours that a page may read.
-const EXPOSED: &str =
-    "x-request-id, x-arcmesh-ignored, x-max-tokens-effective, retry-after, retry-after-ms";
+const EXPOSED: &str = "x-request-id, x-arcmesh-ignored, x-max-tokens-effective, x-arcmesh-finish-limit, retry-after, retry-after-ms";
 
 /// Answers preflights, and says on every answer who may read it.
 pub(super) fn layer(origins: &Origins) -> CorsLayer {

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all, unfold};
-use scheduler::{NewGroup, TokenCount, TokenId};
+use scheduler::{LengthLimit, NewGroup, TokenCount, TokenId};
 use uuid::Uuid;
 
 use crate::api::choices::{Choices, Opening, Piece};
@@ -163,6 +163,16 @@ pub(super) fn usage(spent: crate::api::choices::Spent) -> Usage {
         completion_tokens: spent.completion,
         total_tokens: spent.prompt + spent.completion,
         prompt_tokens_details: CachedTokens { cached_tokens: spent.cached },
+        finish_limit: spent.limit.map(limit_name),
+    }
+}
+
+/// Which limit ended an answer, as clients and metrics name it.
+pub(super) const fn limit_name(limit: LengthLimit) -> &'static str {
+    match limit {
+        LengthLimit::Request => "request",
+        LengthLimit::Operator => "operator",
+        LengthLimit::Context => "context",
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::ceiling::Ceiling;
+use crate::config::Overlong;
+
 /// Bounds, with what is done at them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiLimits {
@@ -25,22 +28,12 @@ pub struct ApiLimits {
     pub preparing_max: usize,
     /// Sequences of one request, over all prompts; more are refused (400).
     pub sequences_max: u32,
-    /// Most tokens generated for a sequence, by the operator's wish: to tell the client what applies.
-    pub generation_max: Option<u32>,
-    /// What is done where prompt and `max_tokens` together exceed the context.
+    /// The operator's limits on generated tokens: to tell the client what applies.
+    pub ceiling: Ceiling,
+    /// What is done where `max_tokens` is more than context or ceiling leave.
     pub overlong: Overlong,
     /// After a shutdown was asked for, connections may go on this long.
     pub drain_max: Duration,
-}
-
-/// What is done where prompt and `max_tokens` together exceed the context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overlong {
-    /// The answer ends at the context's end, with `length`.
-    #[default]
-    Clamp,
-    /// The request is refused, as OpenAI does.
-    Reject,
 }
 
 impl Default for ApiLimits {
@@ -56,7 +49,7 @@ impl Default for ApiLimits {
             keep_alive_every: Duration::from_secs(15),
             preparing_max: std::thread::available_parallelism().map_or(2, usize::from),
             sequences_max: 128,
-            generation_max: None,
+            ceiling: Ceiling::default(),
             overlong: Overlong::Clamp,
             drain_max: Duration::from_secs(60),
         }

@@ -53,7 +53,7 @@ use error::ApiError;
 
 pub use auth::ApiKeys;
 pub use cors::Origins;
-pub use limits::{ApiLimits, Overlong};
+pub use limits::ApiLimits;
 pub use probes::MoreMetrics;
 pub use serve::serve;
 

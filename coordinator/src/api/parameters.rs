@@ -19,7 +19,7 @@ const STOP_BYTES_MAX: usize = 1024;
 const STOP_TOKENS_MAX: usize = 128;
 /// Beyond this, every distribution is flat.
 const TEMPERATURE_MAX: f64 = 100.0;
-/// What `/v1/completions` generates where nothing is said.
+/// What `/v1/completions` generates where nothing is said, by the request or by the operator.
 const LEGACY_TOKENS: u32 = 16;
 
 /// Which of the two ways to ask.
@@ -32,6 +32,11 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
+    /// What a request gets that says nothing, if that is not up to the operator's `usual`.
+    fn usual(self, usual: Option<u32>) -> Option<u32> {
+        (self == Self::Completions && usual.is_none()).then_some(LEGACY_TOKENS)
+    }
+
     /// The field that the prompt comes in.
     pub(super) const fn prompt_field(self) -> &'static str {
         match self {
@@ -96,7 +101,8 @@ impl Parameters {
         vocabulary: usize,
     ) -> Result<Self, ApiError> {
         let echo = endpoint == Endpoint::Completions && fields.flag("echo")?;
-        let tokens_max = tokens_max(fields, endpoint, echo)?;
+        let usual = limits.ceiling.usual;
+        let tokens_max = tokens_max(fields, endpoint, echo)?.or_else(|| endpoint.usual(usual));
         let tokens_min = count(fields, "min_tokens", 0)?.unwrap_or(0);
         if tokens_max.is_some_and(|most| tokens_min > most) {
             return Err(ApiError::invalid("min_tokens", "min_tokens must not exceed max_tokens"));
@@ -186,7 +192,7 @@ fn tokens_max(
     let old = count(fields, "max_tokens", i64::from(!echo))?;
     match endpoint {
         Endpoint::Chat => Ok(count(fields, "max_completion_tokens", 1)?.or(old)),
-        Endpoint::Completions => Ok(Some(old.unwrap_or(LEGACY_TOKENS))),
+        Endpoint::Completions => Ok(old),
     }
 }
 

@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use crate::api::body::Whole;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
-use crate::api::limits::Overlong;
 use crate::api::parameters::{Endpoint, Parameters, Start};
 use crate::api::{Api, Shared, messages, refusals};
+use crate::config::Overlong;
 use crate::engine::EngineState;
 use crate::prompt::{Conversation, Specials, TemplateError, TokenizerError};
 
@@ -265,15 +265,23 @@ fn check_length(
         let wanted = format!("your {field} resulted in {length} tokens");
         return Err(ApiError::context_length(field, &wanted, context));
     }
-    let wanted = parameters.tokens_max.unwrap_or(room);
-    if wanted > room && api.limits.overlong == Overlong::Reject {
+    let wanted = parameters.tokens_max.unwrap_or(0);
+    let ceiling = api.limits.ceiling.of(parameters.tokens_max, parameters.sequences);
+    let ceiling = ceiling.unwrap_or(u32::MAX);
+    let reject = api.limits.overlong == Overlong::Reject;
+    if wanted > room && reject {
         let sum = length.saturating_add(wanted);
         let wanted = format!(
             "you requested {sum} tokens ({length} in the {field}, {wanted} in the completion)"
         );
         return Err(ApiError::context_length(field, &wanted, context));
     }
-    Ok(wanted.min(room).min(api.limits.generation_max.unwrap_or(u32::MAX)))
+    if wanted > ceiling && reject {
+        let message =
+            format!("max_tokens must be at most {ceiling} here, and {wanted} were asked for");
+        return Err(ApiError::invalid("max_tokens", message));
+    }
+    Ok(parameters.tokens_max.unwrap_or(room).min(room).min(ceiling))
 }
 
 /// Names that a header can hold.

@@ -96,7 +96,8 @@ impl Events {
                 self.begin(index);
                 self.chunk(index, Some(&text), &spoken, None);
             }
-            Piece::Finished { index, reason } => {
+            Piece::Finished { index, reason, limit } => {
+                self.spent.limit = limit.or(self.spent.limit);
                 self.begin(index);
                 self.chunk(index, None, &[], Some(reason));
             }

@@ -1,12 +1,13 @@
 //! An answer given all at once.
 
 use axum::Json;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
 use crate::api::choices::{Piece, Spent};
 use crate::api::error::ApiError;
-use crate::api::generate::{Attention, Envelope, Pieces, usage};
+use crate::api::generate::{Attention, Envelope, Pieces, limit_name, usage};
 use crate::api::openai::{Answered, Message, MessageChoice, TextChoice};
 use crate::api::parameters::Endpoint;
 use crate::api::spoken::{self, Spoken};
@@ -36,7 +37,10 @@ pub(super) async fn respond(
                 said.text.push_str(&text);
                 said.spoken.extend(spoken);
             }
-            Piece::Finished { index, reason } => texts[index as usize].reason = reason,
+            Piece::Finished { index, reason, limit } => {
+                texts[index as usize].reason = reason;
+                spent.limit = limit.or(spent.limit);
+            }
             Piece::Ended(more) => spent.add(more),
             Piece::Failed(message) => {
                 attention.failed();
@@ -45,7 +49,12 @@ pub(super) async fn respond(
         }
     }
     attention.complete(spent.at);
-    Ok(body(&texts, spent, envelope))
+    let mut response = body(&texts, spent, envelope);
+    if let Some(limit) = spent.limit {
+        let value = HeaderValue::from_static(limit_name(limit));
+        response.headers_mut().insert(HeaderName::from_static("x-arcmesh-finish-limit"), value);
+    }
+    Ok(response)
 }
 
 fn body(texts: &[Said], spent: Spent, envelope: &Envelope) -> Response {

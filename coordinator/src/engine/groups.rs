@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use scheduler::{CancelReason, Event, GroupId, GroupTimes, NewGroup, StepPlan, Time, TokenCount};
+use scheduler::{
+    CancelReason, Event, FinishReason, GroupId, GroupTimes, LengthLimit, NewGroup, StepPlan, Time,
+    TokenCount,
+};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -37,6 +40,8 @@ pub(super) struct Waiting {
     cold: bool,
     prompt_tokens: u32,
     tokens_max: u32,
+    /// That is the operator's wish, and less than what was asked for.
+    cut: bool,
     sequences: Vec<Sequence>,
     /// The commit that brought its last token, and when.
     last: Option<(u64, Time)>,
@@ -83,6 +88,7 @@ impl Waiting {
             cold: false,
             prompt_tokens: u32::try_from(group.prompt.len()).unwrap_or(u32::MAX),
             tokens_max,
+            cut: false,
             sequences: vec![Sequence::default(); sequences],
             last: None,
             failure: None,
@@ -96,6 +102,22 @@ impl Waiting {
     /// The same, of a group that came before any step was run.
     pub(super) fn cold(self, cold: bool) -> Self {
         Self { cold, ..self }
+    }
+
+    /// The operator lets it have fewer tokens than it asked for.
+    pub(super) fn cut(self, cut: bool) -> Self {
+        Self { cut, ..self }
+    }
+
+    /// Why a sequence ended: of the scheduler's view, the limit that the operator has set is the
+    /// request's.
+    fn told(&self, reason: FinishReason) -> FinishReason {
+        match reason {
+            FinishReason::Length(LengthLimit::Request) if self.cut => {
+                FinishReason::Length(LengthLimit::Operator)
+            }
+            reason => reason,
+        }
     }
 
     /// Hands an event over; what to do if that is not possible.
@@ -262,6 +284,7 @@ impl Groups {
                 waiting.hand(AnswerEvent::Token { index, token, likelihood })
             }
             Event::SequenceFinished { sequence, reason, generated: TokenCount(generated) } => {
+                let reason = waiting.told(reason);
                 metrics.sequence_finished(reason, generated);
                 waiting.hand(AnswerEvent::SequenceFinished { index: sequence.index, reason })
             }

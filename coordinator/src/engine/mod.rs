@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, pending};
-use scheduler::{CancelReason, Event, GroupId, NewGroup, Outcome, Scheduler, Time};
+use scheduler::{
+    CancelReason, Event, GroupId, NewGroup, Outcome, Refusal, Scheduler, Time, TokenCount,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -116,7 +118,7 @@ async fn run(
     state: watch::Sender<EngineState>,
     shutdown: CancellationToken,
 ) -> Result<(), EngineError> {
-    setup.metrics.limits(setup.limits.queue_max, setup.limits.generation_max);
+    setup.metrics.limits(setup.limits.queue_max, setup.limits.ceiling.sequence);
     let Some(group) = first_group(&setup, &mut inputs, &state, &shutdown).await? else {
         return Ok(());
     };
@@ -207,7 +209,8 @@ impl Engine {
     fn asked(&mut self, input: Input) {
         match input {
             Input::Submit { submission, events, accepted } => {
-                let Submission { group, wishes, arrival, request_id } = submission;
+                let Submission { mut group, wishes, arrival, request_id } = submission;
+                let cut = self.cut(&mut group);
                 let choice = Choice::new(&group, wishes, &self.setup.model.end_tokens);
                 let waiting = Waiting::new(
                     &group,
@@ -216,7 +219,7 @@ impl Engine {
                     self.time(Instant::from_std(arrival)),
                     (request_id, events),
                 );
-                let waiting = waiting.cold(!self.warm);
+                let waiting = waiting.cold(!self.warm).cut(cut);
                 let answer = self.submit(group, waiting);
                 let id = answer.as_ref().ok().copied();
                 // Whoever asked may have gone away meanwhile.
@@ -233,6 +236,11 @@ impl Engine {
         if state.capacity().is_none() {
             return Err(SubmitError::NotReady(state.sentence()));
         }
+        if group.tokens_max == Some(TokenCount(0)) {
+            // The ceiling of the group, dealt out, leaves nothing.
+            let capacity = self.setup.limits.ceiling.group.unwrap_or(0);
+            return Err(Refusal::TooManySequences { wanted: group.sequences, capacity }.into());
+        }
         let prompt = u32::try_from(group.prompt.len()).unwrap_or(u32::MAX);
         let submitted = self.scheduler.submit(group, self.now());
         let id = submitted.inspect_err(|_| self.metrics.refused(prompt))?;
@@ -240,12 +248,21 @@ impl Engine {
         Ok(id)
     }
 
+    /// The gate that every group goes through: none gets more than the operator lets it have. Says
+    /// whether this is less than it asked for.
+    fn cut(&self, group: &mut NewGroup) -> bool {
+        let asked = group.tokens_max.map(|most| most.0);
+        let most = self.setup.limits.ceiling.of(asked, group.sequences);
+        let cut = most.filter(|most| asked.is_none_or(|asked| *most < asked));
+        group.tokens_max = cut.map(TokenCount).or(group.tokens_max);
+        cut.is_some()
+    }
+
     /// Most tokens that a sequence of this group can get, all limits considered.
     fn tokens_max(&self, group: &NewGroup) -> u32 {
         let prompt = u32::try_from(group.prompt.len()).unwrap_or(u32::MAX);
         let room = self.capacity.model_len_max.saturating_sub(prompt);
-        let operator = self.setup.limits.generation_max.unwrap_or(u32::MAX);
-        group.tokens_max.map_or(u32::MAX, |most| most.0).min(operator).min(room)
+        group.tokens_max.map_or(room, |most| most.0.min(room))
     }
 
     fn cancel(&mut self, group: GroupId, reason: CancelReason) {

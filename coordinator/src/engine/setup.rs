@@ -98,7 +98,7 @@ impl EngineSetup {
             sequences_max: self.limits.sequences_max,
             step_tokens_max: TokenCount(self.limits.step_tokens_max),
             model_len_max: TokenCount(capacity.model_len_max),
-            generation_max: self.limits.generation_max.map(TokenCount),
+            generation_max: self.limits.ceiling.sequence.map(TokenCount),
             waiting_max: self.limits.queue_max,
             end_tokens: self.model.end_tokens.iter().copied().map(TokenId).collect(),
         }

@@ -69,6 +69,9 @@ pub(crate) struct Usage {
     pub(crate) completion_tokens: u64,
     pub(crate) total_tokens: u64,
     pub(crate) prompt_tokens_details: CachedTokens,
+    /// Which limit cut a choice short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) finish_limit: Option<&'static str>,
 }
 
 /// Tokens that were had for nothing.

@@ -1,10 +1,12 @@
 //! Every way to be refused: status, object, headers.
 
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
-use scheduler::{Refusal, TokenCount};
+use scheduler::{FinishReason, LengthLimit, Refusal, TokenCount};
 
-use super::scripted::says;
+use super::scripted::{Act, says};
 use super::*;
+use crate::ceiling::Ceiling;
+use crate::config::Overlong;
 use crate::engine::SubmitError;
 
 #[tokio::test]
@@ -98,15 +100,60 @@ async fn prompt_and_answer_together_are_clamped_or_refused_as_configured() {
     success(response).await;
     let strict = served_as(says("x"), |api| {
         api.limits.overlong = Overlong::Reject;
-        api.limits.generation_max = Some(10);
     })
     .await;
     let (status, error) = failure(strict.chat(json!({"max_tokens": 81})).await).await;
     assert_eq!((status, &error["code"]), (400, &json!("context_length_exceeded")));
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("you requested 101 tokens (20 in the messages, 81 in"), "{message}");
-    let response = strict.chat(json!({"max_tokens": 80})).await;
-    assert_eq!(response.headers()["x-max-tokens-effective"], "10");
+    success(strict.chat(json!({"max_tokens": 80})).await).await;
+}
+
+#[tokio::test]
+async fn the_operators_ceiling_is_told_and_clamps_or_refuses_as_configured() {
+    let ceiling = Ceiling { usual: Some(7), sequence: Some(10), group: Some(24) };
+    let clamping = served_as(says("x"), move |api| api.limits.ceiling = ceiling).await;
+    for (fields, most) in [
+        (json!({"max_tokens": 80}), "10"),
+        (json!({"max_tokens": 3}), "3"),
+        (json!({}), "7"),
+        (json!({"max_tokens": 80, "n": 4}), "6"),
+    ] {
+        let response = clamping.chat(fields).await;
+        assert_eq!(response.headers()["x-max-tokens-effective"], most);
+    }
+    let strict = served_as(says("x"), move |api| {
+        api.limits.overlong = Overlong::Reject;
+        api.limits.ceiling = ceiling;
+    })
+    .await;
+    for fields in [json!({"max_tokens": 11}), json!({"max_tokens": 7, "n": 4})] {
+        let (status, error) = failure(strict.chat(fields).await).await;
+        assert_eq!((status, &error["param"]), (400, &json!("max_tokens")), "{error}");
+    }
+    success(strict.chat(json!({"max_tokens": 10})).await).await;
+}
+
+#[tokio::test]
+async fn the_limit_that_ended_an_answer_is_named() {
+    for (limit, name) in [
+        (LengthLimit::Request, "request"),
+        (LengthLimit::Operator, "operator"),
+        (LengthLimit::Context, "context"),
+    ] {
+        let acts = vec![Act::Token(0, 100), Act::Finish(0, FinishReason::Length(limit))];
+        let served = served(move |_| acts.clone()).await;
+        let response = served.chat(json!({})).await;
+        assert_eq!(response.headers()["x-arcmesh-finish-limit"], name);
+        assert_eq!(success(response).await["usage"]["finish_limit"], name);
+        let streamed = json!({"stream": true, "stream_options": {"include_usage": true}});
+        let stream = served.chat(streamed).await.text().await.unwrap();
+        assert!(stream.contains(&format!("\"finish_limit\":\"{name}\"")), "{stream}");
+    }
+    let served = served(says("x")).await;
+    let response = served.chat(json!({})).await;
+    assert!(!response.headers().contains_key("x-arcmesh-finish-limit"));
+    assert!(success(response).await["usage"].get("finish_limit").is_none());
 }
 
 #[tokio::test]

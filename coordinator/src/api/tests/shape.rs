@@ -135,6 +135,7 @@ async fn a_whole_completion_has_what_clients_look_for() {
         "usage": {
             "prompt_tokens": 1, "completion_tokens": 16, "total_tokens": 17,
             "prompt_tokens_details": {"cached_tokens": 3},
+            "finish_limit": "request",
         },
     });
     assert_eq!(answer, expected);
