@@ -21,7 +21,7 @@ pub(crate) fn unguarded(served_name: String, engine: &EngineConfig) -> Coordinat
         served_names: vec![served_name],
         api_keys: Vec::new(),
         limits: limits(engine),
-        patience: Patience::default(),
+        patience: Patience { queue_max: engine.queue_wait, ..Patience::default() },
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
         group,
         wishes: Wishes::default(),
         arrival: Instant::now(),
+        timeout: None,
         request_id: "generate".to_owned(),
     };
     let answer = api.engine.submit(submission).await?;
@@ -75,7 +76,7 @@ async fn show(mut answer: Answer, tokenizer: &Tokenizer) -> anyhow::Result<()> {
             AnswerEvent::SequenceFinished { reason: FinishReason::Length(limit), .. } => {
                 tracing::info!(?limit, "the answer was cut off by a limit");
             }
-            AnswerEvent::Failed { message } => bail!(message),
+            AnswerEvent::Failed { message, .. } => bail!(message),
             AnswerEvent::Token { .. }
             | AnswerEvent::Prompt { .. }
             | AnswerEvent::SequenceFinished { .. }

@@ -73,6 +73,8 @@ pub struct Patience {
     pub load_silence_max: Duration,
     /// Answers that a lost rank interrupted wait this long for the group to be back.
     pub reform_max: Duration,
+    /// A request waits at most this long for its first step; then it is given up.
+    pub queue_max: Duration,
     /// Running answers may go on this long after a shutdown was asked for.
     pub drain_max: Duration,
     /// An idle group runs a heartbeat this often.
@@ -116,6 +118,7 @@ impl Default for Patience {
             step_max: Duration::from_secs(60),
             load_silence_max: Duration::from_secs(120),
             reform_max: Duration::from_secs(30),
+            queue_max: Duration::from_secs(300),
             drain_max: Duration::from_secs(30),
             heartbeat_every: Duration::from_secs(1),
         }

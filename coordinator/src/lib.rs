@@ -26,7 +26,7 @@ pub use cluster::{ClusterError, Likelihood, Member, MemberError, MemberRequest, 
 pub use config::{ConfigError, CoordinatorConfig, Overlong, Patience, ServingLimits};
 pub use coordinator::{Coordinator, CoordinatorError};
 pub use engine::{
-    Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState,
+    Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, Failure,
     Likelihoods, ModelFacts, Submission, SubmitError, Wishes, start,
 };
 pub use metrics::Metrics;

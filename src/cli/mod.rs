@@ -115,10 +115,11 @@ const HTTP: Group = Group {
             "KEY",
             "A key that clients must show; may be repeated [default: none is asked for]",
         ),
+        flag("queue-max", "REQUESTS", "Requests that may wait; more get 429 [default: 1024]"),
         flag(
-            "queue-max",
-            "REQUESTS",
-            "Requests that may wait; one more is refused with 429 [default: 1024]",
+            "max-queue-time",
+            "SECONDS",
+            "Longest wait of a request for its first step; then it gets 503 [default: 300]",
         ),
     ],
 };

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use catalogue::{HubSettings, ModelReference, Patience, Secret, Settings};
 use coordinator::{Ceiling, Overlong};
@@ -119,6 +120,8 @@ pub(crate) struct EngineConfig {
     pub(crate) step_tokens_max: u32,
     /// Most tokens of an answer; without, what the context leaves.
     pub(crate) ceiling: Ceiling,
+    /// Longest wait of a request for its first step.
+    pub(crate) queue_wait: Duration,
     /// What is done where a request asks for more.
     pub(crate) overlong: Overlong,
     /// Requests that may wait.
@@ -332,6 +335,9 @@ fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
             sequence: given.one("max-generation-tokens", values::count(1))?,
             group: given.one("max-generation-tokens-per-group", values::count(1))?,
         },
+        queue_wait: Duration::from_secs(
+            given.one("max-queue-time", values::count(1))?.unwrap_or(300).into(),
+        ),
         overlong: given.one("overlong", values::overlong)?.unwrap_or_default(),
         waiting_max: usize::try_from(waiting).unwrap_or(usize::MAX),
         block_size: given.one("block-size", values::count(1))?.unwrap_or(16),

@@ -9,3 +9,4 @@ mod limits;
 mod logits;
 mod process;
 mod site;
+mod timeouts;

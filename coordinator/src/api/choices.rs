@@ -8,10 +8,11 @@ use scheduler::{CancelReason, FinishReason, LengthLimit, TokenId};
 
 use crate::answer::{AnswerText, StopStrings};
 use crate::api::Api;
+use crate::api::error::ApiError;
 use crate::api::parameters::Parameters;
 use crate::api::spoken::Spoken;
 use crate::cluster::Likelihood;
-use crate::engine::{Answer, AnswerEvent};
+use crate::engine::{Answer, AnswerEvent, Failure};
 use crate::metrics::Metrics;
 use crate::prompt::Tokenizer;
 
@@ -25,7 +26,7 @@ pub(super) enum Piece {
     /// All choices of the group are.
     Ended(Spent),
     /// The answer cannot be completed.
-    Failed(String),
+    Failed(ApiError),
 }
 
 /// Tokens that a group took.
@@ -153,7 +154,8 @@ impl Choices {
                 AnswerEvent::Finished { .. }
                     if !self.choices.iter().all(|choice| choice.complete) =>
                 {
-                    return Some(Piece::Failed("the answer could not be completed".to_owned()));
+                    let message = "the answer could not be completed".to_owned();
+                    return Some(Piece::Failed(ApiError::Failed(message)));
                 }
                 AnswerEvent::Finished { times, at } => {
                     let completion = self.choices.iter().map(|choice| u64::from(choice.tokens));
@@ -165,7 +167,13 @@ impl Choices {
                         at: Some(at),
                     }));
                 }
-                AnswerEvent::Failed { message } => return Some(Piece::Failed(message)),
+                AnswerEvent::Failed { failure, message } => {
+                    return Some(Piece::Failed(match failure {
+                        Failure::Broken => ApiError::Failed(message),
+                        Failure::Queue => ApiError::QueueTimeout(message),
+                        Failure::Timeout => ApiError::Timeout(message),
+                    }));
+                }
             }
             // A stop string ends one sequence; the engine can only end them all.
             if !self.called_off && self.stopped_all() {

@@ -40,6 +40,10 @@ pub(crate) enum ApiError {
     QueueFull(String),
     /// The model cannot be asked now.
     NotReady(String),
+    /// It waited too long for its turn.
+    QueueTimeout(String),
+    /// The time that the request gave is over.
+    Timeout(String),
     /// The answer could not be completed.
     Failed(String),
 }
@@ -93,6 +97,8 @@ impl ApiError {
             Self::ContextLength { .. } => Some("context_length_exceeded"),
             Self::QueueFull(_) => Some("queue_full"),
             Self::NotReady(_) => Some("not_ready"),
+            Self::QueueTimeout(_) => Some("queue_timeout"),
+            Self::Timeout(_) => Some("timeout"),
             Self::Failed(_) | Self::NoKey | Self::WrongKey => None,
             _ => Some("invalid_request"),
         }
@@ -108,6 +114,8 @@ impl ApiError {
         let retry_after = match self {
             Self::QueueFull(_) => Some(Duration::from_secs(1)),
             Self::NotReady(_) => Some(Duration::from_secs(2)),
+            // Whoever has waited that long need not hurry.
+            Self::QueueTimeout(_) => Some(Duration::from_secs(10)),
             _ => None,
         };
         let (param, message) = self.words();
@@ -137,6 +145,10 @@ impl ApiError {
             Self::NotReady(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "not_ready")
             }
+            Self::QueueTimeout(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "queue_timeout")
+            }
+            Self::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout_error", "timeout"),
             Self::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "answer_failed"),
         };
         (status, kind, Some(code))
@@ -163,6 +175,8 @@ impl ApiError {
             Self::NotJson(message)
             | Self::QueueFull(message)
             | Self::NotReady(message)
+            | Self::QueueTimeout(message)
+            | Self::Timeout(message)
             | Self::Failed(message) => message,
         };
         (None, message)
@@ -185,6 +199,11 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::GATEWAY_TIMEOUT {
+            // Asked again, it would take as long.
+            let name = HeaderName::from_static("x-should-retry");
+            headers.insert(name, HeaderValue::from_static("false"));
         }
         if let Some(wait) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));

@@ -18,7 +18,7 @@ use crate::api::openai::{CachedTokens, Usage};
 use crate::api::parameters::{Delivery, Endpoint, Parameters};
 use crate::api::prompts::{Asked, Prompt, blocking, prepare};
 use crate::api::watched::watched;
-use crate::api::{Shared, body, sse, whole};
+use crate::api::{Shared, body, patience, sse, whole};
 use crate::engine::Submission;
 use crate::metrics::Metrics;
 
@@ -65,10 +65,12 @@ pub(super) async fn generate(
     endpoint: Endpoint,
 ) -> Result<Response, ApiError> {
     let line = request.extensions().get::<Line>().cloned();
+    let timeout = patience::of_header(request.headers())?;
     let body = body::read(request, shared).await?;
     let asked = blocking(shared, body, move |api, body| prepare(api, endpoint, body)).await?;
     let Asked { model, parameters, prompts, ignored, effective_max } = asked;
-    let parameters = Arc::new(parameters);
+    let timeout = timeout.into_iter().chain(parameters.timeout).min();
+    let parameters = Arc::new(Parameters { timeout, ..parameters });
     let choices = prompts.len() * parameters.sequences as usize;
     let metrics = Arc::clone(&shared.api.metrics);
     let mut attention = Attention { metrics, line, arrival: seen.arrival, end: End::Open };
@@ -91,7 +93,7 @@ pub(super) async fn generate(
         }
         Delivery::Stream { usage } => {
             let every = shared.api.limits.keep_alive_every;
-            sse::respond(pieces, choices, envelope, usage, every, attention)
+            sse::respond(pieces, choices, envelope, usage, every, attention).await?
         }
     };
     let headers = response.headers_mut();
@@ -122,6 +124,7 @@ async fn submit(
             group: group(tokens, parameters),
             wishes: parameters.wishes.clone(),
             arrival: seen.arrival,
+            timeout: parameters.timeout,
             request_id: seen.id.clone(),
         });
         let answer = answer.await;

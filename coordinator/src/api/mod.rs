@@ -25,6 +25,7 @@ mod models;
 mod observe;
 mod openai;
 mod parameters;
+mod patience;
 mod probes;
 mod prompts;
 mod refusals;

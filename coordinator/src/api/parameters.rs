@@ -1,5 +1,7 @@
 //! How an answer is to be made: sampling, length, stops, delivery. Checked, with defaults filled in.
 
+use std::time::Duration;
+
 use scheduler::Sampling;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -8,7 +10,7 @@ use crate::answer::StopStrings;
 use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::limits::ApiLimits;
-use crate::api::logits;
+use crate::api::{logits, patience};
 use crate::engine::Wishes;
 
 /// Stop strings of a request; OpenAI allows 4.
@@ -83,6 +85,8 @@ pub(super) struct Parameters {
     /// Control tokens are part of the text.
     pub(super) special_shown: bool,
     pub(super) delivery: Delivery,
+    /// After that, counted from the request's arrival, nobody waits for the answer any more.
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Parameters {
@@ -129,6 +133,7 @@ impl Parameters {
             stop_shown,
             special_shown: fields.take("skip_special_tokens")? == Some(false),
             delivery: delivery(fields)?,
+            timeout: patience::of_field(fields)?,
         })
     }
 }

@@ -40,16 +40,20 @@ struct Events {
     keep_alive_every: Duration,
 }
 
-/// The head at once, the rest as it comes.
-pub(super) fn respond(
+/// The head with the first piece or, so that nobody on the way gives up, after `keep_alive_every`; the
+/// rest as it comes.
+///
+/// # Errors
+/// What ended the answer before its head was sent.
+pub(super) async fn respond(
     pieces: Pieces,
     choices: usize,
     envelope: Envelope,
     usage: bool,
     keep_alive_every: Duration,
     attention: Attention,
-) -> Response {
-    let events = Events {
+) -> Result<Response, ApiError> {
+    let mut events = Events {
         attention,
         pieces,
         envelope,
@@ -60,6 +64,15 @@ pub(super) fn respond(
         over: false,
         keep_alive_every,
     };
+    match timeout(keep_alive_every, events.pieces.next()).await {
+        Ok(Some(Piece::Failed(error))) => {
+            events.attention.failed();
+            return Err(error);
+        }
+        Ok(Some(piece)) => events.take(piece),
+        Ok(None) => events.end(),
+        Err(_) => events.frames.push_back(PING),
+    }
     let frames = unfold(events, |mut events| async move {
         let frame = events.next().await?;
         events.attention.bytes(frame.len());
@@ -70,7 +83,7 @@ pub(super) fn respond(
         (CACHE_CONTROL.as_str(), "no-cache"),
         ("x-accel-buffering", "no"),
     ];
-    (headers, Body::from_stream(frames)).into_response()
+    Ok((headers, Body::from_stream(frames)).into_response())
 }
 
 impl Events {
@@ -102,10 +115,10 @@ impl Events {
                 self.chunk(index, None, &[], Some(reason));
             }
             Piece::Ended(spent) => self.spent.add(spent),
-            Piece::Failed(message) => {
+            Piece::Failed(error) => {
                 self.over = true;
                 self.attention.failed();
-                self.frame(&ApiError::Failed(message).body());
+                self.frame(&error.body());
             }
         }
     }

@@ -42,9 +42,9 @@ pub(super) async fn respond(
                 spent.limit = limit.or(spent.limit);
             }
             Piece::Ended(more) => spent.add(more),
-            Piece::Failed(message) => {
+            Piece::Failed(error) => {
                 attention.failed();
-                return Err(ApiError::Failed(message));
+                return Err(error);
             }
         }
     }

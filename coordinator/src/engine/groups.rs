@@ -12,7 +12,8 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::cluster::{Likelihood, SliceWish, StepDone};
 use crate::engine::choice::{Choice, Told};
-use crate::engine::handle::AnswerEvent;
+use crate::engine::due::{Bound, DueTimes, Until};
+use crate::engine::handle::{AnswerEvent, Failure};
 use crate::metrics::{FirstTokenSeen, GroupSeen, Metrics};
 
 /// A group is given up after so many steps that came out wrong with it: one, and its replay.
@@ -25,6 +26,7 @@ const LOST_MAX: u32 = 5;
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: BTreeMap<GroupId, Waiting>,
+    due: DueTimes,
 }
 
 /// Someone who waits for a group's events.
@@ -36,6 +38,10 @@ pub(super) struct Waiting {
     /// How its tokens are chosen, and what is told of them.
     choice: Choice,
     arrival: Time,
+    /// When it is given up.
+    until: Until,
+    /// It was part of a plan.
+    begun: bool,
     /// It came before this group of workers had run any step.
     cold: bool,
     prompt_tokens: u32,
@@ -46,7 +52,7 @@ pub(super) struct Waiting {
     /// The commit that brought its last token, and when.
     last: Option<(u64, Time)>,
     /// Said instead of `Finished`.
-    failure: Option<String>,
+    failure: Option<(Failure, String)>,
     /// All steps that it was part of.
     stepped: Duration,
     /// In them, the busiest rank's device at work.
@@ -76,7 +82,7 @@ impl Waiting {
         group: &NewGroup,
         choice: Choice,
         tokens_max: u32,
-        arrival: Time,
+        (arrival, until): (Time, Until),
         (request_id, events): (String, mpsc::Sender<AnswerEvent>),
     ) -> Self {
         let sequences = usize::try_from(group.sequences).unwrap_or(0);
@@ -85,6 +91,8 @@ impl Waiting {
             request_id,
             choice,
             arrival,
+            until,
+            begun: false,
             cold: false,
             prompt_tokens: u32::try_from(group.prompt.len()).unwrap_or(u32::MAX),
             tokens_max,
@@ -202,15 +210,36 @@ impl Groups {
 
     /// A group was accepted.
     pub(super) fn insert(&mut self, group: GroupId, waiting: Waiting) {
+        self.due.insert(group, waiting.until);
         self.groups.insert(group, waiting);
     }
 
     /// What its reader is told in the end, instead of `Finished`.
-    pub(super) fn fail(&mut self, group: GroupId, message: String) {
+    pub(super) fn fail(&mut self, group: GroupId, failure: Failure, message: String) {
         if let Some(waiting) = self.groups.get_mut(&group) {
             tracing::warn!(request = waiting.request_id, "an answer ends with an error: {message}");
-            waiting.failure.get_or_insert(message);
+            waiting.failure.get_or_insert((failure, message));
         }
+    }
+
+    /// These groups are part of a plan: they wait no longer to begin.
+    pub(super) fn begin(&mut self, groups: &[GroupId]) {
+        for group in groups {
+            if let Some(waiting) = self.groups.get_mut(group).filter(|waiting| !waiting.begun) {
+                waiting.begun = true;
+                self.due.begun(*group, waiting.until);
+            }
+        }
+    }
+
+    /// When the next group is to be given up.
+    pub(super) fn next_due(&self) -> Option<tokio::time::Instant> {
+        self.due.next()
+    }
+
+    /// Takes a group that is to be given up now.
+    pub(super) fn take_due(&mut self, now: tokio::time::Instant) -> Option<(GroupId, Bound)> {
+        self.due.take(now)
     }
 
     /// These groups were part of a step.
@@ -291,11 +320,12 @@ impl Groups {
             Event::GroupFinished { times, .. } => {
                 metrics.group_finished(&waiting.seen(&times));
                 let last = match waiting.failure.take() {
-                    Some(message) => AnswerEvent::Failed { message },
+                    Some((failure, message)) => AnswerEvent::Failed { failure, message },
                     None => AnswerEvent::Finished { times, at: Instant::now() },
                 };
                 let reason = waiting.hand(last);
                 let waiting = self.groups.remove(&group)?;
+                self.due.ended(group, waiting.until);
                 tracing::debug!(request = waiting.request_id, "the group has ended");
                 reason
             }

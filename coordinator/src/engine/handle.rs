@@ -1,6 +1,6 @@
 //! How the rest of the coordinator talks to the engine: submit, and listen.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use scheduler::{CancelReason, FinishReason, GroupId, GroupTimes, NewGroup, Refusal, TokenId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,7 +15,7 @@ pub(crate) enum Input {
     /// Queue a group, or say why not.
     Submit {
         /// What is wanted.
-        submission: Submission,
+        submission: Box<Submission>,
         /// Where its events go. Bounded: a reader who lets it fill up is cut off.
         events: mpsc::Sender<AnswerEvent>,
         /// Answered at once.
@@ -39,6 +39,8 @@ pub struct Submission {
     pub wishes: Wishes,
     /// When the request came in, for TTFT and end-to-end latency.
     pub arrival: Instant,
+    /// It is given up when that has passed since its arrival.
+    pub timeout: Option<Duration>,
     /// For logs.
     pub request_id: String,
 }
@@ -87,9 +89,22 @@ pub enum AnswerEvent {
     },
     /// The answer cannot be completed; what the client should be told.
     Failed {
+        /// What kind of failure it is.
+        failure: Failure,
         /// One sentence.
         message: String,
     },
+}
+
+/// Why an answer failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It could not be computed, or not be delivered.
+    Broken,
+    /// It waited too long for its first step.
+    Queue,
+    /// The time that its request gave it is over.
+    Timeout,
 }
 
 /// The engine, from outside. Cheap to clone.
@@ -128,7 +143,7 @@ impl EngineHandle {
         let (accepted, answer) = oneshot::channel();
         let gone = || SubmitError::NotReady("the engine has stopped".to_owned());
         self.inputs
-            .send(Input::Submit { submission, events, accepted })
+            .send(Input::Submit { submission: Box::new(submission), events, accepted })
             .await
             .map_err(|_| gone())?;
         let group = answer.await.map_err(|_| gone())??;
@@ -143,6 +158,7 @@ impl Answer {
             return None;
         }
         let event = self.events.recv().await.unwrap_or_else(|| AnswerEvent::Failed {
+            failure: Failure::Broken,
             message: "the answer was cut off: it was not read fast enough".to_owned(),
         });
         self.ended = matches!(event, AnswerEvent::Finished { .. } | AnswerEvent::Failed { .. });

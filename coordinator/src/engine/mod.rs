@@ -6,6 +6,7 @@
 //! again from the tokens that they have, which gives the same tokens as if nothing had happened.
 
 mod choice;
+mod due;
 mod first;
 mod groups;
 mod handle;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ClusterError, Deadlines, Group, Member, StepDone};
 use crate::engine::choice::Choice;
+use crate::engine::due::{Bound, Until};
 use crate::engine::first::first_group;
 use crate::engine::groups::{Groups, Waiting};
 use crate::engine::reform::Reform;
@@ -36,7 +38,7 @@ use crate::engine::step::Step;
 use crate::metrics::{CacheSeen, MembersSeen, Metrics};
 
 pub(crate) use handle::Input;
-pub use handle::{Answer, AnswerEvent, EngineHandle, Submission, SubmitError};
+pub use handle::{Answer, AnswerEvent, EngineHandle, Failure, Submission, SubmitError};
 pub use setup::{EngineError, EngineSetup, ModelFacts};
 pub use state::{Capacity, EngineState};
 pub use wishes::{Likelihoods, Wishes};
@@ -77,7 +79,7 @@ enum Phase {
 
 /// What was under way has come to its end.
 enum Done {
-    Step(Step, Result<StepDone, ClusterError>),
+    Step(Box<Step>, Result<StepDone, ClusterError>),
     Heartbeat(Duration, Result<StepDone, ClusterError>),
     Formed(Result<Group, ClusterError>),
 }
@@ -203,20 +205,24 @@ impl Engine {
             Phase::Serving(_) => (idle.then_some(self.heartbeat_at), None),
             Phase::Reforming(reform) => (idle.then_some(reform.retry_at), reform.give_up_at()),
         };
-        [due, give_up, self.drain_until].into_iter().flatten().min()
+        [due, give_up, self.drain_until, self.groups.next_due()].into_iter().flatten().min()
     }
 
     fn asked(&mut self, input: Input) {
         match input {
             Input::Submit { submission, events, accepted } => {
-                let Submission { mut group, wishes, arrival, request_id } = submission;
+                let Submission { mut group, wishes, arrival, timeout, request_id } = *submission;
+                let arrival = Instant::from_std(arrival);
+                let queue_max = self.setup.patience.queue_max;
+                let end = timeout.map(|timeout| arrival + timeout);
+                let until = Until { begin: arrival + queue_max, end };
                 let cut = self.cut(&mut group);
                 let choice = Choice::new(&group, wishes, &self.setup.model.end_tokens);
                 let waiting = Waiting::new(
                     &group,
                     choice,
                     self.tokens_max(&group),
-                    self.time(Instant::from_std(arrival)),
+                    (self.time(arrival), until),
                     (request_id, events),
                 );
                 let waiting = waiting.cold(!self.warm).cut(cut);
@@ -275,7 +281,7 @@ impl Engine {
 
     /// Ends a group with an error that its reader is told.
     fn fail(&mut self, group: GroupId, message: &str) {
-        self.groups.fail(group, message.to_owned());
+        self.groups.fail(group, Failure::Broken, message.to_owned());
         self.cancel(group, CancelReason::Error);
     }
 
@@ -305,8 +311,26 @@ impl Engine {
         self.state.send_replace(EngineState::Draining);
     }
 
+    /// Gives up those whose time has come, wherever they are.
+    fn time_out(&mut self, now: Instant) {
+        while let Some((group, bound)) = self.groups.take_due(now) {
+            let (failure, message) = match bound {
+                Bound::Queue => {
+                    (Failure::Queue, "the server is busy: the request waited too long for its turn")
+                }
+                Bound::Request => {
+                    (Failure::Timeout, "the time that the request gave its answer is over")
+                }
+            };
+            self.metrics.timed_out(bound == Bound::Queue);
+            self.groups.fail(group, failure, message.to_owned());
+            self.cancel(group, CancelReason::Error);
+        }
+    }
+
     fn tick(&mut self) {
         let now = Instant::now();
+        self.time_out(now);
         if self.drain_until.is_some_and(|until| until <= now) {
             self.fail_all("the server is shutting down");
         }

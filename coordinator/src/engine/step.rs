@@ -91,8 +91,9 @@ impl Engine {
             let deadline = self.deadlines.deadline(tokens(&plan));
             let (wishes, told) = self.groups.wishes(&plan);
             let step = Step::new(&plan, told, deadline, group.block_bytes, planning);
+            self.groups.begin(&step.groups);
             let running = group.step(Some((&plan, &wishes)), deadline);
-            self.work = Some(async move { Done::Step(step, running.await) }.boxed());
+            self.work = Some(async move { Done::Step(Box::new(step), running.await) }.boxed());
         } else if self.heartbeat_at <= began {
             let deadline = self.deadlines.deadline(0);
             let running = group.step(None, deadline);

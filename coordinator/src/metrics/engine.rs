@@ -221,6 +221,12 @@ impl Metrics {
         self.steps.corrupted.inc_by(u64::from(corrupted));
     }
 
+    /// A group was given up since its time was over: in the queue, or by its own bound.
+    pub(crate) fn timed_out(&self, in_queue: bool) {
+        let bound = if in_queue { "queue" } else { "request" };
+        self.own.timeouts.with_label_values(&[bound]).inc();
+    }
+
     /// An answer was cut off since nobody read it.
     pub(crate) fn slow_reader(&self) {
         self.own.slow_readers.inc();

@@ -27,6 +27,7 @@ pub(super) struct Own {
     pub(super) length_finish: IntCounterVec,
     pub(super) client_disconnects: IntCounter,
     pub(super) slow_readers: IntCounter,
+    pub(super) timeouts: IntCounterVec,
     pub(super) tokenise: Histogram,
     pub(super) auth_failures: IntCounter,
     pub(super) epoch: IntGauge,
@@ -113,7 +114,14 @@ impl Own {
                 "arcmesh_rejected_total",
                 "Requests not taken, by the error code that the client saw.",
                 "code",
-                &["queue_full", "context_length_exceeded", "invalid_request", "not_ready"],
+                &[
+                    "queue_full",
+                    "queue_timeout",
+                    "timeout",
+                    "context_length_exceeded",
+                    "invalid_request",
+                    "not_ready",
+                ],
             ),
             oldest_waiting: d.gauge(
                 "arcmesh_oldest_waiting_seconds",
@@ -134,6 +142,12 @@ impl Own {
             client_disconnects: d.counter(
                 "arcmesh_client_disconnects_total",
                 "Requests whose client went away before the answer was complete.",
+            ),
+            timeouts: d.counters(
+                "arcmesh_timeouts_total",
+                "Groups given up since their time was over, by whose bound it was.",
+                "bound",
+                &["queue", "request"],
             ),
             slow_readers: d.counter(
                 "arcmesh_slow_readers_total",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::{
-    Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, Member,
-    Metrics, ModelFacts, Patience, ServingLimits, Submission, SubmitError, Wishes, start,
+    Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, Failure,
+    Member, Metrics, ModelFacts, Patience, ServingLimits, Submission, SubmitError, Wishes, start,
 };
 use scheduler::{FinishReason, NewGroup, Sampling, TokenCount, TokenId};
 use tokio::sync::watch;
@@ -37,6 +37,7 @@ pub(crate) struct Question {
     pub(crate) seed: u64,
     pub(crate) sequences: u32,
     pub(crate) tokens_max: u32,
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// What came back: a text for each sequence, or why not.
@@ -45,6 +46,7 @@ pub(crate) struct Told {
     pub(crate) texts: Vec<Vec<u32>>,
     pub(crate) reasons: Vec<Option<FinishReason>>,
     pub(crate) failed: Option<String>,
+    pub(crate) failure: Option<Failure>,
 }
 
 pub(crate) fn limits(kv_blocks: u32) -> ServingLimits {
@@ -123,6 +125,7 @@ impl Fleet {
         let submission = Submission {
             group,
             wishes: Wishes::default(),
+            timeout: question.timeout,
             arrival: Instant::now().into_std(),
             request_id: "a test".to_owned(),
         };
@@ -161,8 +164,12 @@ pub(crate) fn value(scrape: &str, series: &str) -> f64 {
 /// Reads an answer to its end.
 pub(crate) async fn read(mut answer: Answer, sequences: u32) -> Told {
     let count = usize::try_from(sequences).unwrap();
-    let mut told =
-        Told { texts: vec![Vec::new(); count], reasons: vec![None; count], failed: None };
+    let mut told = Told {
+        texts: vec![Vec::new(); count],
+        reasons: vec![None; count],
+        failed: None,
+        failure: None,
+    };
     while let Some(event) = answer.next().await {
         match event {
             AnswerEvent::Token { index, token, .. } => {
@@ -172,7 +179,10 @@ pub(crate) async fn read(mut answer: Answer, sequences: u32) -> Told {
                 told.reasons[usize::try_from(index).unwrap()] = Some(reason);
             }
             AnswerEvent::Finished { .. } | AnswerEvent::Prompt { .. } => {}
-            AnswerEvent::Failed { message } => told.failed = Some(message),
+            AnswerEvent::Failed { failure, message } => {
+                told.failed = Some(message);
+                told.failure = Some(failure);
+            }
         }
     }
     told
@@ -187,6 +197,7 @@ impl Question {
             seed: u64::from(n) * 1000,
             sequences: 1 + u32::from(n % 5 == 4),
             tokens_max: 1 + n * 11 % 60,
+            timeout: None,
         }
     }
 
@@ -196,6 +207,7 @@ impl Question {
             seed: 5,
             sequences: 1,
             tokens_max,
+            timeout: None,
         }
     }
 

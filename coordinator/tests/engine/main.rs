@@ -11,3 +11,4 @@ mod grpc;
 mod life;
 mod metrics;
 mod oracle;
+mod timeouts;

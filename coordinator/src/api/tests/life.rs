@@ -5,6 +5,7 @@ use scheduler::{CancelReason, FinishReason, LengthLimit, TokenId};
 
 use super::scripted::says;
 use super::*;
+use crate::engine::Failure;
 use crate::prompt::toy::{FIRST_BYTE, IM_END};
 
 /// Bytes as tokens of the first sequence.
@@ -110,7 +111,9 @@ async fn control_tokens_midway_are_shown_only_if_asked_for() {
 
 #[tokio::test]
 async fn a_failure_midway_is_an_error_object_and_then_the_end() {
-    let served = served(|_| [bytes("ab"), vec![Act::Fail("rank 1 is lost")]].concat()).await;
+    let served =
+        served(|_| [bytes("ab"), vec![Act::Fail(Failure::Broken, "rank 1 is lost")]].concat())
+            .await;
     let (status, error) = failure(served.chat(json!({})).await).await;
     assert_eq!((status, &error["type"]), (500, &json!("server_error")));
     assert_eq!(error["message"], "rank 1 is lost");
@@ -129,6 +132,38 @@ async fn a_sequence_that_ends_without_an_end_is_a_failure() {
         let text = served.chat(json!({"stream": true})).await.text().await.unwrap();
         assert!(text.contains(r#"data: {"error":{"#) && !text.contains("[DONE]"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn who_waited_too_long_gets_a_status_of_its_own_streamed_or_not() {
+    for (why, status, code) in
+        [(Failure::Queue, 503, "queue_timeout"), (Failure::Timeout, 504, "timeout")]
+    {
+        let served = served(move |_| vec![Act::Fail(why, "too late")]).await;
+        for stream in [false, true] {
+            let response = served.chat(json!({"stream": stream})).await;
+            let headers = response.headers().clone();
+            let (got, error) = failure(response).await;
+            assert_eq!((got, &error["code"]), (status, &json!(code)));
+            assert_eq!(headers.contains_key("retry-after"), why == Failure::Queue);
+            assert_eq!(headers.contains_key("x-should-retry"), why == Failure::Timeout);
+        }
+        assert_eq!(served.series(&format!("arcmesh_rejected_total{{code=\"{code}\"")), 2.0);
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_is_seconds_in_the_body_or_in_the_head() {
+    let served = served(says("x")).await;
+    for wrong in [json!(0), json!(-1), json!("5")] {
+        let (status, error) = failure(served.chat(json!({"timeout": wrong})).await).await;
+        assert_eq!((status, &error["param"]), (400, &json!("timeout")));
+    }
+    let post = served.client.post(served.url("/v1/chat/completions"));
+    let response = post.header("x-arcmesh-timeout", "soon").json(&chat_body("hello")).send().await;
+    let (status, error) = failure(response.unwrap()).await;
+    assert_eq!((status, &error["param"]), (400, &json!("x-arcmesh-timeout")));
+    success(served.chat(json!({"timeout": 2.5})).await).await;
 }
 
 #[tokio::test]

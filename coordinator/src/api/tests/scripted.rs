@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::cluster::Likelihood;
 use crate::engine::{
-    AnswerEvent, EngineHandle, EngineState, Input, Submission, SubmitError, Wishes,
+    AnswerEvent, EngineHandle, EngineState, Failure, Input, Submission, SubmitError, Wishes,
 };
 use crate::prompt::toy::{FIRST_BYTE, IM_END};
 
@@ -31,7 +31,7 @@ pub(super) enum Act {
     /// Goes on once the test says so, or the group is cancelled.
     Wait,
     /// The whole answer fails.
-    Fail(&'static str),
+    Fail(Failure, &'static str),
 }
 
 /// What the engine was told.
@@ -80,7 +80,7 @@ pub(super) fn engine(
         while let Some(input) = asked.recv().await {
             match input {
                 Input::Submit { submission, events, accepted } => {
-                    let Submission { group, wishes, .. } = submission;
+                    let Submission { group, wishes, .. } = *submission;
                     let acts = script(&group);
                     let sequences = group.sequences;
                     drop(tell.send(Said::Submitted(group, wishes)).await);
@@ -139,8 +139,10 @@ async fn play(
                 open.retain(|&other| other != index);
                 AnswerEvent::SequenceFinished { index, reason }
             }
-            Act::Fail(message) => {
-                drop(events.send(AnswerEvent::Failed { message: message.to_owned() }).await);
+            Act::Fail(failure, message) => {
+                drop(
+                    events.send(AnswerEvent::Failed { failure, message: message.to_owned() }).await,
+                );
                 return;
             }
             Act::Wait => {

@@ -2,6 +2,8 @@
 //! exit code for everything that is wrong.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod flags;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -10,135 +12,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// Flags that every command has.
-const EVERYWHERE: &[&str] = &["config", "log-format", "log-level", "cache", "pypi-index"];
-
-/// Every other flag of every command; scripts use these names.
-const FLAGS: &[(&str, &[&str])] = &[
-    (
-        "serve",
-        &[
-            "model",
-            "host",
-            "port",
-            "world",
-            "threads",
-            "backend",
-            "telemetry",
-            "sysfs-root",
-            "served-model-name",
-            "max-model-len",
-            "max-num-seqs",
-            "max-num-batched-tokens",
-            "block-size",
-            "kv-blocks",
-            "kv-cache-memory",
-            "kv-cache-dtype",
-            "swap-space",
-            "max-generation-tokens",
-            "api-key",
-            "queue-max",
-        ],
-    ),
-    (
-        "coordinator",
-        &[
-            "model",
-            "host",
-            "port",
-            "worker",
-            "served-model-name",
-            "max-model-len",
-            "max-num-seqs",
-            "max-num-batched-tokens",
-            "block-size",
-            "kv-blocks",
-            "kv-cache-memory",
-            "kv-cache-dtype",
-            "swap-space",
-            "max-generation-tokens",
-            "api-key",
-            "queue-max",
-        ],
-    ),
-    ("worker", &["model", "listen", "metrics", "backend", "threads", "telemetry", "sysfs-root"]),
-    ("doctor", &["model", "sysfs-root", "threads", "json", "device", "opencl-library"]),
-    ("pull", &[]),
-    (
-        "generate",
-        &[
-            "model",
-            "world",
-            "threads",
-            "backend",
-            "max-model-len",
-            "max-num-seqs",
-            "max-num-batched-tokens",
-            "block-size",
-            "kv-blocks",
-            "kv-cache-memory",
-            "kv-cache-dtype",
-            "swap-space",
-            "max-generation-tokens",
-        ],
-    ),
-    (
-        "bench",
-        &[
-            "model",
-            "threads",
-            "backend",
-            "prompt",
-            "generate",
-            "batch",
-            "runs",
-            "json",
-            "max-num-batched-tokens",
-            "block-size",
-            "kv-cache-dtype",
-        ],
-    ),
-];
-
-/// A wrong value for every flag that has wrong values, and a command that has the flag.
-const WRONG: &[(&str, &str, &str)] = &[
-    ("serve", "model", "no-such-model"),
-    ("serve", "model", "../absent.gguf"),
-    ("serve", "model", "hf:../x"),
-    ("serve", "host", "a b"),
-    ("serve", "port", "65536"),
-    ("serve", "port", "-1"),
-    ("serve", "world", "0"),
-    ("serve", "threads", "0"),
-    ("serve", "backend", "cuda"),
-    ("serve", "backend", "opencl"),
-    ("serve", "max-model-len", "1"),
-    ("serve", "max-num-seqs", "many"),
-    ("serve", "max-num-batched-tokens", "0"),
-    ("serve", "block-size", "1.5"),
-    ("serve", "kv-blocks", "0"),
-    ("serve", "kv-cache-memory", "2GB"),
-    ("serve", "kv-cache-dtype", "q4_0"),
-    ("serve", "swap-space", "-1"),
-    ("serve", "max-generation-tokens", "0"),
-    ("serve", "api-key", "two words"),
-    ("serve", "queue-max", "0"),
-    ("serve", "log-format", "xml"),
-    ("serve", "log-level", "loud"),
-    ("serve", "pypi-index", "ftp://x"),
-    ("worker", "listen", "7001"),
-    ("worker", "telemetry", "card0"),
-    ("worker", "sysfs-root", "/no/such/folder"),
-    ("doctor", "sysfs-root", "/no/such/folder"),
-    ("doctor", "model", "no-such-model"),
-    ("doctor", "device", "0"),
-    ("worker", "metrics", "a:b"),
-    ("coordinator", "worker", "a:0"),
-    ("bench engine", "prompt", "-1"),
-    ("bench engine", "generate", "x"),
-    ("bench engine", "batch", "0"),
-    ("bench engine", "runs", "0"),
-];
+use crate::flags::{EVERYWHERE, FLAGS, WRONG};
 
 /// The command, in a home of its own and without settings from outside.
 fn arcmesh(home: &Path, words: &[&str]) -> Command {
