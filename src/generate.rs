@@ -18,7 +18,7 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
     let name = config.model.reference.served_name();
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
-    let members = ranks::start(&checkpoint, &config.device, &metrics, config.world);
+    let members = ranks::start(&checkpoint, &config.device, &metrics, config.world)?;
     let stop = CancellationToken::new();
     let asked = front::unguarded(name, &config.engine);
     let coordinator = front::start(asked, &checkpoint, members, stop.clone())?;

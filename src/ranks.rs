@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use checkpoint::Checkpoint;
 use coordinator::{Member, MemberError, MemberRequest};
 use proto::worker::load_progress::State;
 use proto::worker::{LoadRequest, Loaded, Loading};
 use tokio::sync::mpsc;
 use worker::BackendChoice;
+use worker::backend::opencl::DeviceKind;
 use worker::config::WorkerConfig;
 use worker::metrics::WorkerMetrics;
 use worker::rank::Rank;
@@ -18,30 +20,60 @@ use crate::config::{Backend, DeviceConfig};
 const ASKED_MAX: usize = 4;
 
 /// Starts `world` ranks that meet in memory.
+///
+/// # Errors
+/// As [`config`].
 pub(crate) fn start(
     checkpoint: &Arc<Checkpoint>,
     device: &DeviceConfig,
     metrics: &WorkerMetrics,
     world: usize,
-) -> Vec<Member> {
-    let config = config(checkpoint, device);
+) -> anyhow::Result<Vec<Member>> {
+    let config = config(checkpoint, device)?;
     let ranks = Rank::start_local(&config, checkpoint, metrics, world);
-    ranks.into_iter().enumerate().map(|(at, rank)| member(at, rank)).collect()
+    Ok(ranks.into_iter().enumerate().map(|(at, rank)| member(at, rank)).collect())
 }
 
 /// What a rank of this process or machine is started with.
-pub(crate) fn config(checkpoint: &Checkpoint, device: &DeviceConfig) -> WorkerConfig {
+///
+/// # Errors
+/// There is no device such as was asked for.
+pub(crate) fn config(
+    checkpoint: &Checkpoint,
+    device: &DeviceConfig,
+) -> anyhow::Result<WorkerConfig> {
     let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    WorkerConfig {
+    Ok(WorkerConfig {
         model: checkpoint.path().display().to_string(),
-        backend: match device.backend {
-            Backend::Candle => BackendChoice::Candle,
-            Backend::Cpu => BackendChoice::Cpu,
-        },
+        backend: backend(device)?,
         threads: device.threads.get(),
         node: match node.trim() {
             "" => "unknown".to_owned(),
             name => name.to_owned(),
+        },
+    })
+}
+
+/// What computes, once it is known what there is.
+fn backend(device: &DeviceConfig) -> anyhow::Result<BackendChoice> {
+    let opencl = || BackendChoice::OpenCl(Box::leak(Box::new(device.opencl.clone())));
+    match device.backend {
+        Backend::Candle => Ok(BackendChoice::Candle),
+        Backend::Cpu => Ok(BackendChoice::Cpu),
+        Backend::OpenCl => {
+            device.opencl.devices().context("--backend opencl")?;
+            Ok(opencl())
+        }
+        Backend::Auto => match device.opencl.devices() {
+            Ok(found) if found[0].kind == DeviceKind::Discrete => Ok(opencl()),
+            Ok(found) => {
+                tracing::info!(device = %found[0].name, "no card of its own memory: the CPU computes");
+                Ok(BackendChoice::Cpu)
+            }
+            Err(error) => {
+                tracing::info!("the CPU computes: {error}");
+                Ok(BackendChoice::Cpu)
+            }
         },
     }
 }

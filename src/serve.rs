@@ -15,7 +15,7 @@ pub(crate) async fn run(config: ServeConfig) -> anyhow::Result<()> {
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
     let _watches = telemetry::watch(&metrics, &config.telemetry, cards)?;
-    let members = ranks::start(&checkpoint, &config.device, &metrics, config.world);
+    let members = ranks::start(&checkpoint, &config.device, &metrics, config.world)?;
     let asked = front::config(&config.http, &config.engine);
     let coordinator = front::start(asked, &checkpoint, members, shutdown.clone())?
         .with_more_metrics(MoreMetrics::new(move || metrics.render()));

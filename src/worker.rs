@@ -17,7 +17,7 @@ pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
     let _watches = telemetry::watch(&metrics, &config.telemetry, cards)?;
-    let rank = Rank::start(ranks::config(&checkpoint, &config.device), checkpoint, &metrics)?;
+    let rank = Rank::start(ranks::config(&checkpoint, &config.device)?, checkpoint, &metrics)?;
     let described = rank.describe();
     tracing::info!(device = %described.device, threads = described.threads, "this rank's device");
     terminal::say(&format!(

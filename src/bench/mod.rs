@@ -60,7 +60,7 @@ fn measured(
     load: BenchLoad,
 ) -> anyhow::Result<Report> {
     let order = order(checkpoint, load)?;
-    let choice = ranks::config(checkpoint, device).backend;
+    let choice = ranks::config(checkpoint, device)?.backend;
     let threads = device.threads.get();
     let solo = Box::new(SoloCollective);
     let bar = bar(u64::from(load.runs) + 1);

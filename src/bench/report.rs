@@ -106,7 +106,7 @@ impl Setup {
         let (capabilities, loaded) = (runner.capabilities(), runner.loaded());
         let instructions = match choice {
             BackendChoice::Cpu => Some(format!("{:?}", Path::best())),
-            BackendChoice::Candle => None,
+            BackendChoice::Candle | BackendChoice::OpenCl(_) => None,
         };
         Self {
             model: checkpoint.path().display().to_string(),

@@ -1,4 +1,4 @@
-//! Flags about graphics cards.
+//! Flags about devices and graphics cards.
 
 use crate::cli::{Flag, Group, flag, many};
 
@@ -7,6 +7,38 @@ const SYSFS_ROOT: Flag = flag(
     "FOLDER",
     "Where sys, proc and dev are that tell of cards, for a container or a test [default: /]",
 );
+
+pub(super) const DEVICE: Group = Group {
+    title: "Device",
+    flags: &[
+        flag(
+            "backend",
+            "BACKEND",
+            "What computes: candle (plain, the reference), cpu (fast), opencl (a GPU), or auto: an Arc card where there is one, else cpu [default: auto]",
+        ),
+        flag(
+            "threads",
+            "THREADS",
+            "Compute threads of each rank [default: the cores, shared among the ranks]",
+        ),
+    ],
+};
+
+pub(super) const OPENCL: Group = Group {
+    title: "OpenCL",
+    flags: &[
+        flag(
+            "device",
+            "DEVICE",
+            "Which device: a PCI address such as 0000:03:00.0, a UUID, auto (Arc cards first; ranks of one process take one each), or cpu for a test [default: auto]",
+        ),
+        flag(
+            "opencl-library",
+            "FILE",
+            "OpenCL library [default: libOpenCL.so.1 where the system has it]",
+        ),
+    ],
+};
 
 pub(super) const OPENCL_DEVICES: Group = Group {
     title: "OpenCL",

@@ -5,7 +5,7 @@ mod cards;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::cli::cards::{DIAGNOSED, OPENCL_DEVICES, TELEMETRY};
+use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, OPENCL_DEVICES, TELEMETRY};
 use crate::config::UsageError;
 
 /// One flag.
@@ -208,21 +208,6 @@ const MEASURED: Group = Group {
         KV_CACHE_DTYPE,
     ],
 };
-const DEVICE: Group = Group {
-    title: "Device",
-    flags: &[
-        flag(
-            "backend",
-            "BACKEND",
-            "What computes: auto, candle (plain, the reference), cpu (fast) or opencl [default: auto]",
-        ),
-        flag(
-            "threads",
-            "THREADS",
-            "Compute threads of each rank [default: the cores, shared among the ranks]",
-        ),
-    ],
-};
 const WORLD: Group = Group {
     title: "Ranks",
     flags: &[flag("world", "RANKS", "Ranks that the model is split over [default: 1]")],
@@ -276,7 +261,9 @@ pub(crate) const PARTS: &[Part] = &[
         name: "serve",
         about: "Serve a model: coordinator and ranks in one process",
         argument: None,
-        groups: &[MODEL, HTTP, WORLD, DEVICE, TELEMETRY, SCHEDULING, MEMORY, SOURCES, PROCESS],
+        groups: &[
+            MODEL, HTTP, WORLD, DEVICE, OPENCL, TELEMETRY, SCHEDULING, MEMORY, SOURCES, PROCESS,
+        ],
     },
     Part {
         name: "coordinator",
@@ -288,7 +275,7 @@ pub(crate) const PARTS: &[Part] = &[
         name: "worker",
         about: "Be one rank: one device, a part of the model",
         argument: None,
-        groups: &[WORKER_MODEL, LISTEN, DEVICE, TELEMETRY, SOURCES, PROCESS],
+        groups: &[WORKER_MODEL, LISTEN, DEVICE, OPENCL, TELEMETRY, SOURCES, PROCESS],
     },
     Part {
         name: "pull",
@@ -310,7 +297,7 @@ pub(crate) const PARTS: &[Part] = &[
             help: "What to answer",
             required: true,
         }),
-        groups: &[MODEL, WORLD, DEVICE, SCHEDULING, MEMORY, SOURCES, PROCESS],
+        groups: &[MODEL, WORLD, DEVICE, OPENCL, SCHEDULING, MEMORY, SOURCES, PROCESS],
     },
     Part {
         name: "bench",
@@ -321,7 +308,7 @@ pub(crate) const PARTS: &[Part] = &[
             help: "What is measured: engine, a rank in this process, without HTTP and scheduler",
             required: true,
         }),
-        groups: &[MEASURED_MODEL, MEASURED, DEVICE, SOURCES, PROCESS],
+        groups: &[MEASURED_MODEL, MEASURED, DEVICE, OPENCL, SOURCES, PROCESS],
     },
     Part {
         name: "doctor",

@@ -71,7 +71,7 @@ pub(crate) fn bench(given: &Given, environment: &Environment) -> Result<BenchCon
     let json = given.one("json", JsonOutput::parse)?;
     Ok(BenchConfig {
         model: meant::model(given, environment)?,
-        device: meant::device(given, 1)?,
+        device: meant::device(given, environment, 1)?,
         load: load(given)?,
         json,
     })

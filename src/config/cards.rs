@@ -50,7 +50,7 @@ pub(crate) fn doctor(given: &Given, environment: &Environment) -> Result<DoctorC
     Ok(DoctorConfig {
         machine: machine(given)?,
         devices: devices(given)?,
-        device: meant::device(given, 1)?,
+        device: meant::device(given, environment, 1)?,
         model: asked.map(|()| meant::model(given, environment)).transpose()?,
         json: given.one("json", JsonOutput::parse)?,
     })

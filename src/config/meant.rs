@@ -9,6 +9,7 @@ use catalogue::{HubSettings, ModelReference, Patience, Secret, Settings};
 use coordinator::{Ceiling, Overlong};
 use proto::worker::KvDtype;
 use tracing_subscriber::EnvFilter;
+use worker::backend::opencl::OpenClConfig;
 
 use crate::config::cards::{self, TelemetryConfig};
 use crate::config::given::{Environment, Given, UsageError};
@@ -152,6 +153,8 @@ pub(crate) enum KvCacheSize {
 pub(crate) struct DeviceConfig {
     /// What computes.
     pub(crate) backend: Backend,
+    /// Which OpenCL device, if it is one, and how it is reached.
+    pub(crate) opencl: OpenClConfig,
     /// Compute threads of each rank.
     pub(crate) threads: NonZeroUsize,
 }
@@ -184,7 +187,7 @@ pub(crate) fn serve(
     Ok(ServeConfig {
         http: http(given, &model)?,
         engine: engine(given)?,
-        device: device(given, world)?,
+        device: device(given, environment, world)?,
         telemetry: cards::telemetry(given)?,
         model,
         world,
@@ -213,7 +216,7 @@ pub(crate) fn worker(given: &Given, environment: &Environment) -> Result<WorkerC
     let local = |port| Address { host: "127.0.0.1".to_owned(), port };
     Ok(WorkerConfig {
         model: model(given, environment)?,
-        device: device(given, 1)?,
+        device: device(given, environment, 1)?,
         telemetry: cards::telemetry(given)?,
         listen: given.one("listen", values::address)?.unwrap_or_else(|| local(7001)),
         metrics: given.one("metrics", values::address)?.unwrap_or_else(|| local(9101)),
@@ -231,7 +234,7 @@ pub(crate) fn generate(
         prompt: prompt.ok_or_else(|| UsageError::new("PROMPT: what shall be answered?"))?,
         model: model(given, environment)?,
         engine: engine(given)?,
-        device: device(given, world)?,
+        device: device(given, environment, world)?,
         world,
     })
 }
@@ -352,12 +355,32 @@ fn world(given: &Given) -> Result<usize, UsageError> {
     Ok(usize::try_from(world).unwrap_or(1))
 }
 
-pub(super) fn device(given: &Given, world: usize) -> Result<DeviceConfig, UsageError> {
-    let backend = given.one("backend", values::backend)?.unwrap_or(Backend::Cpu);
+pub(super) fn device(
+    given: &Given,
+    environment: &Environment,
+    world: usize,
+) -> Result<DeviceConfig, UsageError> {
+    let wanted = given.one("device", values::opencl_device)?;
+    let backend = match (given.one("backend", values::backend)?, wanted) {
+        (Some(Backend::Cpu | Backend::Candle), Some(_)) => {
+            return Err(UsageError::new(
+                "--device: it names an OpenCL device; say --backend opencl",
+            ));
+        }
+        // Whoever names a device wants no other.
+        (None | Some(Backend::Auto), Some(_)) => Backend::OpenCl,
+        (backend, _) => backend.unwrap_or(Backend::Auto),
+    };
+    let opencl = OpenClConfig {
+        library: given.one("opencl-library", |text| Ok(PathBuf::from(text)))?,
+        device: wanted.unwrap_or_default(),
+        programs: Some(sources(given, environment)?.cache.join("programs")),
+    };
     let threads = given.one("threads", values::number(1, THREADS_MAX))?;
     let threads = threads.and_then(|threads| usize::try_from(threads).ok()).unwrap_or_else(|| {
         let cores = available_parallelism().map_or(1, NonZeroUsize::get);
         cores / world
     });
-    Ok(DeviceConfig { backend, threads: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN) })
+    let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
+    Ok(DeviceConfig { backend, opencl, threads })
 }

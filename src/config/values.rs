@@ -5,6 +5,7 @@ use std::fmt;
 use catalogue::ModelReference;
 use coordinator::Overlong;
 use proto::worker::KvDtype;
+use worker::backend::opencl::DeviceChoice;
 use worker::telemetry::{Machine, PciAddress};
 
 /// Where something listens: a name or an address, and a port.
@@ -29,10 +30,14 @@ impl fmt::Display for Address {
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
+    /// An Arc card where there is one, else the CPU.
+    Auto,
     /// Plain and portable: the reference.
     Candle,
     /// Fast on a CPU.
     Cpu,
+    /// A GPU, through OpenCL.
+    OpenCl,
 }
 
 /// A whole number within bounds.
@@ -104,12 +109,13 @@ pub(crate) fn peer(text: &str) -> Result<Address, String> {
     Ok(address)
 }
 
-/// What computes. `auto` is the best that this build has.
+/// What computes.
 pub(crate) fn backend(text: &str) -> Result<Backend, String> {
     match text {
-        "auto" | "cpu" => Ok(Backend::Cpu),
+        "auto" => Ok(Backend::Auto),
+        "cpu" => Ok(Backend::Cpu),
         "candle" => Ok(Backend::Candle),
-        "opencl" => Err("this build has no OpenCL backend yet: use auto, cpu or candle".to_owned()),
+        "opencl" => Ok(Backend::OpenCl),
         _ => Err(format!("'{text}' is not one of auto, candle, cpu and opencl")),
     }
 }
@@ -121,6 +127,11 @@ pub(crate) fn overlong(text: &str) -> Result<Overlong, String> {
         "reject" => Ok(Overlong::Reject),
         _ => Err(format!("'{text}' is not one of clamp and reject")),
     }
+}
+
+/// Which OpenCL device.
+pub(crate) fn opencl_device(text: &str) -> Result<DeviceChoice, String> {
+    text.parse()
 }
 
 /// What keys and values are kept as.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod flags;
+mod opencl;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -193,13 +194,6 @@ fn sizes_of_the_kv_cache_exclude_each_other() {
     let words = ["serve", "--kv-blocks", "10", "--kv-cache-memory", "1GiB"];
     let line = complaint(&arcmesh(home().path(), &words).output().unwrap(), 2);
     assert!(line.contains("--kv-blocks") && line.contains("--kv-cache-memory"), "{line}");
-}
-
-#[test]
-fn an_opencl_backend_is_not_there_yet() {
-    let words = ["serve", "--backend", "opencl"];
-    let line = complaint(&arcmesh(home().path(), &words).output().unwrap(), 2);
-    assert!(line.contains("no OpenCL backend yet"), "{line}");
 }
 
 #[test]

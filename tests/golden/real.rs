@@ -2,6 +2,7 @@
 //! (sliding windows, its norms and scales, five block types in one file).
 
 use worker::BackendChoice;
+use worker::backend::opencl::{DeviceChoice, OpenClConfig};
 
 use crate::group::Group;
 use crate::reference::{EXACT, QUANTISED, Reference, Tolerance, best, read};
@@ -66,5 +67,30 @@ fn every_world_gives_the_same_bits_and_text() {
         assert!(one == group.logits(&reference.prompt), "world {world} has other logits");
         let greedy = group.greedy(&reference.prompt, reference.greedy.len());
         assert_eq!(greedy, reference.greedy, "world {world} has another text");
+    }
+}
+
+/// Where OpenCL has sub-groups, as an Arc has; where it has none.
+#[test]
+fn opencl_devices_have_the_cpu_s_bits_and_text_in_every_world() {
+    for (_, library) in fixture::device::opencl() {
+        let choice = BackendChoice::OpenCl(Box::leak(Box::new(OpenClConfig {
+            library: Some(library),
+            device: DeviceChoice::Cpu,
+            programs: Some(std::env::temp_dir().join("arcmesh-test-programs")),
+        })));
+        for (model, data) in [SMOLLM2, GEMMA3] {
+            let path = fixture::real::model(model);
+            let references = read(data);
+            let reference = references.iter().find(|reference| short(reference)).unwrap();
+            let exact = Group::load(&path, BackendChoice::Cpu, 1).logits(&reference.prompt);
+            for world in [1, 2] {
+                let mut group = Group::load(&path, choice, world);
+                let logits = group.logits(&reference.prompt);
+                assert!(logits == exact, "{model} over {world} ranks has other logits");
+                let greedy = group.greedy(&reference.prompt, reference.greedy.len());
+                assert_eq!(greedy, reference.greedy, "{model} over {world} ranks");
+            }
+        }
     }
 }

@@ -14,6 +14,8 @@ use crate::table::{Handle, Table};
 const INTEL: u32 = 0x8086;
 /// Text beyond this is cut.
 const TEXT_MAX: usize = 1 << 16;
+/// Sizes of sub-groups that a device may list.
+const SIZES_MAX: usize = 16;
 
 const DEVICE_TYPE: u32 = 0x1000;
 const DEVICE_VENDOR_ID: u32 = 0x1001;
@@ -29,6 +31,7 @@ const DEVICE_VERSION: u32 = 0x102F;
 const DEVICE_EXTENSIONS: u32 = 0x1030;
 const DEVICE_UNIFIED_MEMORY: u32 = 0x1035;
 const DEVICE_UUID_KHR: u32 = 0x106A;
+const DEVICE_SUB_GROUP_SIZES_INTEL: u32 = 0x4108;
 const DEVICE_PCI_KHR: u32 = 0x410F;
 /// `CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT`
 const DIVIDES_CORRECTLY: u64 = 1 << 7;
@@ -146,6 +149,8 @@ pub struct Device {
     pub compute_units: u32,
     /// Whether quotients and square roots can be rounded correctly.
     pub divides_correctly: bool,
+    /// Work-items that a kernel may ask to run in step, if its driver says.
+    pub sub_group_sizes: Vec<usize>,
     extensions: Vec<String>,
 }
 
@@ -182,7 +187,9 @@ impl Device {
         };
         let pci = has("cl_khr_pci_bus_info").then(|| ask.pci()).transpose()?;
         let uuid = has("cl_khr_device_uuid").then(|| ask.number::<[u8; 16]>(DEVICE_UUID_KHR));
+        let sizes = has("cl_intel_required_subgroup_size").then(|| ask.sizes()).transpose()?;
         Ok(Self {
+            sub_group_sizes: sizes.unwrap_or_default(),
             name: ask.text(DEVICE_NAME)?,
             driver: ask.text(DRIVER_VERSION)?,
             version: ask.text(DEVICE_VERSION)?,
@@ -247,6 +254,16 @@ impl Ask<'_> {
         check("clGetDeviceInfo", code)?;
         let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
         Ok(String::from_utf8_lossy(text).trim().to_owned())
+    }
+
+    fn sizes(&self) -> Result<Vec<usize>, Error> {
+        let mut sizes = [0_usize; SIZES_MAX];
+        let (size, to) = (size_of_val(&sizes), sizes.as_mut_ptr().cast::<c_void>());
+        let (ask, mut given) = (self.table.clGetDeviceInfo, 0);
+        // SAFETY: there is room for as many bytes as we say, and any bits are a number.
+        let code = unsafe { ask(self.id, DEVICE_SUB_GROUP_SIZES_INTEL, size, to, &raw mut given) };
+        check("clGetDeviceInfo", code)?;
+        Ok(sizes.into_iter().take(given / size_of::<usize>()).collect())
     }
 
     fn pci(&self) -> Result<PciAddress, Error> {

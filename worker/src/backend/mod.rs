@@ -13,6 +13,7 @@
 
 pub mod candle;
 pub mod cpu;
+pub mod opencl;
 
 use checkpoint::{Activation, Matrix};
 use proto::worker::KvDtype;
@@ -52,6 +53,9 @@ pub enum BackendError {
         /// Bytes there are.
         available: u64,
     },
+    /// There is no such device here.
+    #[error("{0}")]
+    Absent(String),
     /// The device failed or is gone.
     #[error("the device failed: {0}")]
     Device(String),

@@ -13,6 +13,7 @@ use proto::worker::{StepFailure, StepReply, StepRequest, StepTimes, step_failure
 
 use crate::backend::candle::Candle;
 use crate::backend::cpu::CpuBackend;
+use crate::backend::opencl::{OpenClBackend, OpenClConfig};
 use crate::backend::{Backend, BackendError, Capabilities};
 use crate::batch::{Refusal, Step, StepLimits};
 use crate::collective::Collective;
@@ -30,6 +31,8 @@ pub enum BackendChoice {
     Candle,
     /// The fast path on a machine without a GPU.
     Cpu,
+    /// A GPU, through OpenCL: which one, for the rest of the process.
+    OpenCl(&'static OpenClConfig),
 }
 
 impl BackendChoice {
@@ -44,6 +47,9 @@ impl BackendChoice {
                 Ok(cpu) => Capabilities { threads, ..cpu.capabilities() },
                 Err(_) => Capabilities { backend: "cpu", ..host() },
             },
+            Self::OpenCl(config) => config
+                .capabilities()
+                .unwrap_or_else(|_| Capabilities { backend: "opencl", ..host() }),
         }
     }
 }
@@ -118,6 +124,7 @@ pub struct Runner {
 enum Device {
     Candle(Box<Model<Candle>>),
     Cpu(Box<Model<CpuBackend>>),
+    OpenCl(Box<Model<OpenClBackend>>),
 }
 
 /// What a step came to.
@@ -159,6 +166,11 @@ impl Runner {
                 let (model, loaded) = load(backend, checkpoint, order, progress)?;
                 (Device::Cpu(model), loaded)
             }
+            BackendChoice::OpenCl(config) => {
+                let backend = OpenClBackend::new(config, order.shard.rank())?;
+                let (model, loaded) = load(backend, checkpoint, order, progress)?;
+                (Device::OpenCl(model), loaded)
+            }
         };
         let config = checkpoint.config();
         let limits = StepLimits {
@@ -195,6 +207,7 @@ impl Runner {
         match &self.device {
             Device::Candle(model) => model.capabilities(),
             Device::Cpu(model) => model.capabilities(),
+            Device::OpenCl(model) => model.capabilities(),
         }
     }
 
@@ -264,6 +277,7 @@ impl Runner {
         let run = match &mut self.device {
             Device::Candle(model) => model.step(collective, &step, outputs, &mut take),
             Device::Cpu(model) => model.step(collective, &step, outputs, &mut take),
+            Device::OpenCl(model) => model.step(collective, &step, outputs, &mut take),
         };
         let chosen = choosing.end();
         if let Err(StepError::Failed { fault: Fault::Collective(_) | Fault::Device(_), .. }) = &run

@@ -4,7 +4,7 @@ use checkpoint::BlockKind;
 use fixture::{Architecture, Toy};
 use worker::BackendChoice;
 
-use crate::group::{Group, odd, open, prompt};
+use crate::group::{Group, odd, open, opencl, prompt};
 
 /// Largest distance of a logit from the reference's, over the largest logit. A fast backend may round
 /// what it multiplies to 8 bits, which is half a hundredth at most each time.
@@ -57,5 +57,20 @@ fn the_cpu_backend_is_near_the_reference_for_every_kind_of_block() {
             ..Toy::new(Architecture::Llama)
         };
         assert_near(&toy);
+    }
+}
+
+#[test]
+fn an_opencl_device_has_the_cpu_s_bits_for_every_architecture_and_world() {
+    for choice in opencl() {
+        for architecture in Architecture::ALL {
+            let checkpoint = open(&odd(architecture));
+            let tokens = prompt(20, 5);
+            let exact = Group::solo(BackendChoice::Cpu, &checkpoint).logits(&tokens);
+            for shares in [&[1][..], &[1, 1, 1]] {
+                let logits = Group::new(choice, &checkpoint, shares).logits(&tokens);
+                assert!(logits == exact, "{architecture:?} over {} ranks", shares.len());
+            }
+        }
     }
 }

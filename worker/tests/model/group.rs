@@ -6,12 +6,27 @@ use std::thread;
 use checkpoint::Checkpoint;
 use fixture::{Architecture, Toy};
 use proto::worker::{KvDtype, Sampling, Slice, StepReply, StepRequest};
+use worker::backend::opencl::{DeviceChoice, OpenClConfig};
 use worker::collective::local;
 use worker::shard::Shard;
 use worker::{BackendChoice, LoadError, LoadOrder, Runner};
 
-/// Every backend that this machine has.
-pub(crate) const BACKENDS: [BackendChoice; 2] = [BackendChoice::Candle, BackendChoice::Cpu];
+/// Every backend that this machine has; of OpenCL devices those that tests were given.
+pub(crate) fn backends() -> Vec<BackendChoice> {
+    [BackendChoice::Candle, BackendChoice::Cpu].into_iter().chain(opencl()).collect()
+}
+
+/// OpenCL devices to test with.
+pub(crate) fn opencl() -> Vec<BackendChoice> {
+    let choice = |(_, library)| {
+        BackendChoice::OpenCl(Box::leak(Box::new(OpenClConfig {
+            library: Some(library),
+            device: DeviceChoice::Cpu,
+            programs: Some(std::env::temp_dir().join("arcmesh-test-programs")),
+        })))
+    };
+    fixture::device::opencl().into_iter().map(choice).collect()
+}
 
 /// Tokens of a block in these tests.
 pub(crate) const BLOCK_SIZE: usize = 8;

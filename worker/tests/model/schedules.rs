@@ -7,7 +7,7 @@ use fixture::Architecture;
 use proto::worker::{BlockPair, Sampling, StepRequest};
 use worker::BackendChoice;
 
-use crate::group::{BACKENDS, BLOCK_SIZE, Group, odd, open, prompt, slice, step_of};
+use crate::group::{BLOCK_SIZE, Group, backends, odd, open, prompt, slice, step_of};
 
 /// Tokens drawn for each sequence.
 const ANSWER: usize = 6;
@@ -97,7 +97,7 @@ fn tokens_of(answers: &[Vec<(u32, u64)>]) -> Vec<Vec<u32>> {
 
 #[test]
 fn batch_mates_chunks_and_scattered_blocks_change_no_token() {
-    for choice in BACKENDS {
+    for choice in backends() {
         for architecture in Architecture::ALL {
             let model = open(&odd(architecture));
             let answers: Vec<_> = (0..4).map(|sequence| alone(choice, &model, sequence)).collect();
@@ -112,7 +112,7 @@ fn batch_mates_chunks_and_scattered_blocks_change_no_token() {
 
 #[test]
 fn chunks_and_batch_mates_change_no_bit() {
-    for choice in BACKENDS {
+    for choice in backends() {
         let model = open(&odd(Architecture::Gemma3));
         let (_, whole) = alone(choice, &model, 3)[0];
         let tokens = prompt(LENGTHS[3], 3);
@@ -134,7 +134,7 @@ fn chunks_and_batch_mates_change_no_bit() {
 
 #[test]
 fn swapping_out_and_in_and_copying_change_no_token() {
-    for choice in BACKENDS {
+    for choice in backends() {
         let model = open(&odd(Architecture::Qwen3));
         let answers: Vec<_> = (0..4).map(|sequence| alone(choice, &model, sequence)).collect();
         // sequence 3 goes to host memory before step 4, where a heartbeat lets others overwrite
@@ -174,7 +174,7 @@ fn swapping_out_and_in_and_copying_change_no_token() {
 
 #[test]
 fn a_shared_prefix_gives_the_same_bits_as_one_computed_anew() {
-    for choice in BACKENDS {
+    for choice in backends() {
         let model = open(&odd(Architecture::Llama));
         let (_, whole) = alone(choice, &model, 3)[0];
         let tokens = prompt(LENGTHS[3], 3);

@@ -3,12 +3,12 @@
 use fixture::{Architecture, Toy};
 use worker::BackendChoice;
 
-use crate::group::{BACKENDS, Group, odd, open, prompt};
+use crate::group::{Group, backends, odd, open, prompt};
 
 #[test]
 fn every_world_gives_the_same_bits_for_every_architecture() {
     let tokens = prompt(30, 5);
-    for choice in BACKENDS {
+    for choice in backends() {
         for toy in Architecture::ALL.map(odd) {
             let checkpoint = open(&toy);
             let alone = Group::solo(choice, &checkpoint).logits(&tokens);
@@ -23,7 +23,7 @@ fn every_world_gives_the_same_bits_for_every_architecture() {
 #[test]
 fn unequal_shares_give_the_same_bits() {
     let tokens = prompt(30, 6);
-    for choice in BACKENDS {
+    for choice in backends() {
         let checkpoint = open(&odd(Architecture::Gemma3));
         let alone = Group::solo(choice, &checkpoint).logits(&tokens);
         for shares in [vec![3, 1], vec![1, 2, 9], vec![1, 1, 1, 30, 1]] {
@@ -36,7 +36,7 @@ fn unequal_shares_give_the_same_bits() {
 #[test]
 fn ranks_without_heads_or_columns_take_part_all_the_same() {
     let tokens = prompt(20, 7);
-    for choice in BACKENDS {
+    for choice in backends() {
         // 4 query heads and 2 segments of the feed-forward over 6 ranks
         let checkpoint = open(&Toy::new(Architecture::Qwen3));
         let alone = Group::solo(choice, &checkpoint).logits(&tokens);

@@ -102,18 +102,55 @@ fn nibbles_and_fifths(bytes: &[u8; GROUP / 2], bits: &[u8; GROUP / 8]) -> [u8; G
     std::array::from_fn(|i| low[i] | u8::from(bits[i / 8] & (1 << (i % 8)) != 0) << 4)
 }
 
-/// Scale and minimum of group `j` of a K-block: 6 bits each, packed in 12 bytes.
+/// What scales and minima of a group are made of in kinds whose blocks have 256 numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Integers {
+    /// Scale and minimum; or, for [`BlockKind::Q6K`], the signed scales of the halves.
+    pub(crate) scales: [u8; 2],
+    /// What those are multiplied by: one number each, or the same for both halves.
+    pub(crate) supers: [f16; 2],
+}
+
+/// The integers of group `group` of a row of quantised blocks.
+///
+/// # Panics
+/// For a kind that has none.
+pub(crate) fn integers(kind: BlockKind, row: &[u8], group: usize) -> Integers {
+    let groups_a_block = kind.block_numbers() / GROUP;
+    let start = group / groups_a_block * kind.block_bytes();
+    let block = &row[start..start + kind.block_bytes()];
+    let within = group % groups_a_block;
+    let f16_at = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
+    match kind {
+        BlockKind::Q4K | BlockKind::Q5K => {
+            let (scale, minimum) = packed_scales(block, within);
+            Integers { scales: [scale, minimum], supers: [f16_at(0), f16_at(2)] }
+        }
+        BlockKind::Q6K => {
+            let at = 192 + 2 * within;
+            Integers { scales: [block[at], block[at + 1]], supers: [f16_at(208); 2] }
+        }
+        _ => unreachable!("{kind:?} has scales of f16"),
+    }
+}
+
+/// Scale and minimum of group `j` of a K-block.
 fn scale_and_minimum(block: &[u8], j: usize) -> (f32, f32) {
+    let (scale, minimum) = packed_scales(block, j);
+    (half(block, 0) * f32::from(scale), -(half(block, 2) * f32::from(minimum)))
+}
+
+/// The same as integers: 6 bits each, packed in 12 bytes.
+fn packed_scales(block: &[u8], j: usize) -> (u8, u8) {
     let packed = &block[4..16];
-    let (scale, minimum) = if j < 4 {
+    if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {
         (
             (packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4),
             (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4),
         )
-    };
-    (half(block, 0) * f32::from(scale), -(half(block, 2) * f32::from(minimum)))
+    }
 }
 
 /// Groups 2c and 2c + 1 are the low and the high halves of the same 32 bytes.

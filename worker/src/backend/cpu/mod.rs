@@ -14,7 +14,7 @@ mod amx;
 mod amx_attend;
 mod attend;
 mod bandwidth;
-mod blocks;
+pub(crate) mod blocks;
 mod cache;
 mod codes;
 mod disjoint;
@@ -38,8 +38,8 @@ mod strip;
 mod team;
 mod tensor;
 #[cfg(test)]
-mod tests;
-mod weight;
+pub(crate) mod tests;
+pub(crate) mod weight;
 
 use checkpoint::Activation;
 

@@ -3,7 +3,7 @@
 use checkpoint::BlockKind;
 use half::{bf16, f16};
 
-use crate::backend::cpu::blocks::{self, Codes};
+use crate::backend::cpu::blocks::{self, Codes, Integers};
 use crate::backend::cpu::disjoint::by_rows;
 use crate::backend::cpu::lanes::LANES;
 use crate::backend::cpu::memory::{Arena, Region};
@@ -87,7 +87,7 @@ pub(crate) fn matrix(
     team: &Team,
     parts: &[MatrixPart<'_>],
 ) -> Result<Weight, BackendError> {
-    let columns = columns(parts)?;
+    let columns = columns_of("cpu", parts)?;
     let mut sections = Vec::new();
     let mut first = 0;
     for alike in parts.chunk_by(|a, b| a.matrix.kind == b.matrix.kind) {
@@ -108,7 +108,7 @@ pub(crate) fn gated(
     up: &MatrixPart<'_>,
 ) -> Result<Weight, BackendError> {
     let parts = [gate.clone(), up.clone()];
-    let columns = columns(&parts)?;
+    let columns = columns_of("cpu", &parts)?;
     if gate.rows.len() != up.rows.len() {
         return Err(unsupported("gate and up have different numbers of rows".to_owned()));
     }
@@ -148,7 +148,11 @@ fn unsupported(what: String) -> BackendError {
 }
 
 /// Input columns of the parts, which must agree.
-fn columns(parts: &[MatrixPart<'_>]) -> Result<usize, BackendError> {
+pub(crate) fn columns_of(
+    backend: &'static str,
+    parts: &[MatrixPart<'_>],
+) -> Result<usize, BackendError> {
+    let unsupported = |what| BackendError::Unsupported { backend, what };
     let columns = parts.first().map_or(0, |part| part.columns.len());
     if columns == 0 {
         return Err(unsupported("a matrix without columns".to_owned()));
@@ -182,14 +186,14 @@ fn bias(parts: &[MatrixPart<'_>]) -> Option<Vec<[f32; LANES]>> {
 }
 
 /// The rows that are packed together.
-struct Rows<'a, 'm> {
-    parts: &'a [MatrixPart<'m>],
+pub(crate) struct Rows<'a, 'm> {
+    pub(crate) parts: &'a [MatrixPart<'m>],
     /// A tile of each part in turn; else the rows of all parts one after another.
-    turns: bool,
+    pub(crate) turns: bool,
 }
 
 impl<'a, 'm> Rows<'a, 'm> {
-    fn tiles(&self) -> usize {
+    pub(crate) fn tiles(&self) -> usize {
         let rows = self.parts.iter().map(|part| part.rows.len());
         if self.turns {
             rows.map(|rows| rows.div_ceil(LANES)).sum()
@@ -199,7 +203,7 @@ impl<'a, 'm> Rows<'a, 'm> {
     }
 
     /// What belongs in the lanes of a tile; none in the last, unfilled ones.
-    fn tile(&self, tile: usize) -> [Option<Row<'a, 'm>>; LANES] {
+    pub(crate) fn tile(&self, tile: usize) -> [Option<Row<'a, 'm>>; LANES] {
         std::array::from_fn(|lane| self.lane(tile, lane))
     }
 
@@ -222,7 +226,7 @@ impl<'a, 'm> Rows<'a, 'm> {
 
 /// A row of a part.
 #[derive(Clone, Copy)]
-struct Row<'a, 'm> {
+pub(crate) struct Row<'a, 'm> {
     part: &'a MatrixPart<'m>,
     /// All of the row, as the file has it.
     blocks: &'m [u8],
@@ -230,13 +234,19 @@ struct Row<'a, 'm> {
 
 impl Row<'_, '_> {
     /// The part's columns from `GROUP × group` on.
-    fn group(&self, group: usize) -> Codes {
+    pub(crate) fn group(&self, group: usize) -> Codes {
         let first = self.part.columns.start / GROUP;
         blocks::group(self.part.matrix.kind, self.blocks, first + group)
     }
 
+    /// The integers that make the scales of [`Row::group`], of kinds of large blocks.
+    pub(crate) fn integers(&self, group: usize) -> Integers {
+        let first = self.part.columns.start / GROUP;
+        blocks::integers(self.part.matrix.kind, self.blocks, first + group)
+    }
+
     /// As [`Row::group`], as numbers; 0 beyond the last column.
-    fn numbers(&self, group: usize) -> [f32; GROUP] {
+    pub(crate) fn numbers(&self, group: usize) -> [f32; GROUP] {
         let kind = self.part.matrix.kind;
         let all = self.part.columns.clone();
         let start = all.start + group * GROUP;

@@ -1,0 +1,117 @@
+//! Rotary embedding, and attention over the cache.
+
+use opencl::Buffer;
+
+use crate::backend::AttentionShape;
+use crate::backend::opencl::cache::Cache;
+use crate::backend::opencl::driver::{Arg, Driver, u32_of};
+use crate::backend::opencl::programs::Part;
+use crate::backend::opencl::steps::Arrays;
+use crate::backend::opencl::tensor::Tensor;
+
+/// Positions of a split, as `kernels/attention.cl` has them.
+const SPLIT: usize = 256;
+/// Work-items of a head.
+const ITEMS: usize = 64;
+/// Bytes that results of splits may take; rows that need more wait for the next launch.
+const PARTS_BYTES_MAX: usize = 64 << 20;
+
+/// `cos` of all pairs, then `sin`, position after position.
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
+#[expect(clippy::cast_precision_loss, reason = "positions are far below 2⁵³")]
+pub(crate) fn rotary_table(frequencies: &[f32], factor: f32, positions: usize) -> Vec<f32> {
+    let mut table = Vec::with_capacity(positions * frequencies.len() * 2);
+    for position in 0..positions {
+        let angles = frequencies.iter().map(|&it| position as f64 * f64::from(it));
+        table.extend(angles.clone().map(|angle| (angle.cos() * f64::from(factor)) as f32));
+        table.extend(angles.map(|angle| (angle.sin() * f64::from(factor)) as f32));
+    }
+    table
+}
+
+/// Norms and rotates q and k of `qkv`, puts k and v in the cache and q in `out`.
+#[expect(clippy::too_many_arguments, reason = "fused, so that k and v are touched once")]
+pub(crate) fn rope_append(
+    driver: &mut Driver,
+    arrays: &Arrays,
+    qkv: &Tensor,
+    norms: Option<(&Buffer, &Buffer, f32)>,
+    table: &Buffer,
+    shape: &AttentionShape,
+    cache: &Cache,
+    out: &Tensor,
+) {
+    let (query_norm, key_norm, epsilon) = norms.unwrap_or((table, table, 0.0));
+    let args = [
+        Arg::Lease(&qkv.values),
+        Arg::Buffer(query_norm),
+        Arg::Buffer(key_norm),
+        Arg::Buffer(table),
+        Arg::Lease(arrays.positions.lease()),
+        Arg::Lease(arrays.slots.lease()),
+        Arg::Buffer(&cache.layers[shape.layer]),
+        Arg::Lease(&out.values),
+        Arg::U32(u32_of(shape.query_heads)),
+        Arg::U32(u32_of(shape.kv_heads)),
+        Arg::U32(u32::from(norms.is_some())),
+        Arg::F32(epsilon),
+    ];
+    let heads = shape.query_heads + 2 * shape.kv_heads;
+    let global = [heads * ITEMS, qkv.rows, 1];
+    driver.launch((part(shape, cache), "rope_append"), &args, global, [ITEMS, 1, 1]);
+}
+
+/// Attention of all rows of `q`; no row sees beyond the first `positions`.
+#[expect(clippy::too_many_arguments, reason = "what a layer's attention is made of")]
+pub(crate) fn attend(
+    driver: &mut Driver,
+    arrays: &Arrays,
+    q: &Tensor,
+    shape: &AttentionShape,
+    cache: &Cache,
+    positions: usize,
+    out: &Tensor,
+) {
+    let splits = positions.div_ceil(SPLIT);
+    let row_bytes = shape.query_heads * splits * (shape.head_size + 2) * 4;
+    let rows_max = (PARTS_BYTES_MAX / row_bytes.max(1)).max(1);
+    let window = Arg::U32(shape.window.map_or(u32::MAX, u32_of));
+    let heads = Arg::U32(u32_of(shape.query_heads));
+    for first in (0..q.rows).step_by(rows_max) {
+        let rows = rows_max.min(q.rows - first);
+        let parts = driver.lease(rows * row_bytes);
+        let (first, splits_arg) = (Arg::U32(u32_of(first)), Arg::U32(u32_of(splits)));
+        let args = [
+            Arg::Lease(&q.values),
+            Arg::Buffer(&cache.layers[shape.layer]),
+            Arg::Lease(arrays.positions.lease()),
+            Arg::Lease(arrays.tables.lease()),
+            Arg::Lease(arrays.blocks.lease()),
+            Arg::Lease(arrays.kv_of_query.lease()),
+            Arg::Lease(&parts),
+            heads,
+            Arg::U32(u32_of(shape.kv_heads)),
+            Arg::F32(shape.scale),
+            window,
+            first,
+            splits_arg,
+        ];
+        let global = [splits * SPLIT, shape.query_heads, rows];
+        driver.launch((part(shape, cache), "attend_split"), &args, global, [SPLIT, 1, 1]);
+        let args = [
+            Arg::Lease(&parts),
+            Arg::Lease(arrays.positions.lease()),
+            Arg::Lease(&out.values),
+            heads,
+            window,
+            first,
+            splits_arg,
+        ];
+        let global = [shape.query_heads * ITEMS, rows, 1];
+        driver.launch((part(shape, cache), "attend_fold"), &args, global, [ITEMS, 1, 1]);
+    }
+}
+
+fn part(shape: &AttentionShape, cache: &Cache) -> Part {
+    Part::Attention { head_size: shape.head_size, block_size: cache.block_size }
+}
