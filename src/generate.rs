@@ -36,6 +36,7 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
         tokens_min: TokenCount(0),
         ignore_end: false,
         stop_tokens: Vec::new(),
+        whole_prompt: false,
     };
     let submission = Submission {
         group,

@@ -48,6 +48,7 @@ async fn scoring_an_answer_says_what_generating_it_said() {
     tokens.extend(answer_tokens["tokens"].as_array().unwrap().iter().cloned());
     assert_eq!(tokens.len(), 5 + 24, "the text has another encoding: choose another prompt");
     let scored = score(&one, &tokens).await;
+    assert_eq!(score(&one, &tokens).await, scored, "whatever is known of the prompt by now");
     assert_eq!(scored["token_logprobs"][0], Value::Null);
     for list in ["token_logprobs", "top_logprobs", "tokens"] {
         let last = &scored[list].as_array().unwrap()[5..];

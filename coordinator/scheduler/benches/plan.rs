@@ -30,6 +30,7 @@ fn group() -> NewGroup {
         tokens_min: TokenCount(0),
         ignore_end: false,
         stop_tokens: vec![TokenId(7)],
+        whole_prompt: false,
     }
 }
 

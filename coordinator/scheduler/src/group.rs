@@ -36,4 +36,7 @@ pub struct NewGroup {
     pub ignore_end: bool,
     /// Tokens that end a sequence besides the model's own.
     pub stop_tokens: Vec<TokenId>,
+    /// Every token of the prompt has to be in a slice, since the logits behind each are wanted: none may
+    /// be had from what another group has computed.
+    pub whole_prompt: bool,
 }

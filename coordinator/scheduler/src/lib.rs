@@ -33,6 +33,7 @@
 //!     tokens_min: TokenCount(0),
 //!     ignore_end: false,
 //!     stop_tokens: vec![],
+//!     whole_prompt: false,
 //! };
 //! let mut now = Time(Duration::ZERO);
 //! scheduler.submit(group, now)?;

@@ -148,6 +148,7 @@ fn group(tokens: Vec<u32>, parameters: &Parameters) -> NewGroup {
         tokens_min: TokenCount(parameters.tokens_min),
         ignore_end: parameters.ignore_end,
         stop_tokens: parameters.stop_tokens.iter().copied().map(TokenId).collect(),
+        whole_prompt: parameters.wishes.likelihoods.is_some_and(|wanted| wanted.prompt),
     }
 }
 

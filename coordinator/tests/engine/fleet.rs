@@ -121,6 +121,7 @@ impl Fleet {
             tokens_min: TokenCount(0),
             ignore_end: false,
             stop_tokens: Vec::new(),
+            whole_prompt: false,
         };
         let submission = Submission {
             group,

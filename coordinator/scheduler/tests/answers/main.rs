@@ -48,6 +48,7 @@ fn group() -> impl Strategy<Value = NewGroup> {
             tokens_min: TokenCount(least),
             ignore_end,
             stop_tokens,
+            whole_prompt: false,
         },
     )
 }
@@ -111,6 +112,7 @@ fn a_cache_that_is_always_short_changes_no_answer() {
         tokens_max: Some(TokenCount(14)),
         ignore_end: true,
         stop_tokens: Vec::new(),
+        whole_prompt: false,
         ..group
     });
     let met = run_worlds(limits, long);

@@ -218,6 +218,7 @@ fn a_group_tells_when_it_passed_what() {
         tokens_min: TokenCount(0),
         ignore_end: false,
         stop_tokens: vec![],
+        whole_prompt: false,
     };
     let id = scheduler.submit(group, at(1)).unwrap();
     assert_eq!(scheduler.stats().oldest_waiting, Some(at(1)));

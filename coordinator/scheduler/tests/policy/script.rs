@@ -135,6 +135,7 @@ impl Run {
             tokens_min: TokenCount(command.number("min").unwrap_or(0)),
             ignore_end: command.words.contains(&"ignore-end".to_owned()),
             stop_tokens: command.number("stop").map(TokenId).into_iter().collect(),
+            whole_prompt: false,
         };
         match self.scheduler.submit(group, self.now) {
             Ok(id) => {

@@ -127,7 +127,9 @@ async fn a_prompt_is_scored_and_nothing_generated() {
     .await;
     let asked = json!({"prompt": [100, 101], "logprobs": 0, "echo": true, "max_tokens": 0});
     let whole = success(served.complete(asked).await).await;
-    assert_eq!(served.group().await.tokens_max, Some(TokenCount(1)), "a step needs a token");
+    let group = served.group().await;
+    assert_eq!(group.tokens_max, Some(TokenCount(1)), "a step needs a token");
+    assert!(group.whole_prompt, "every token of the prompt is scored");
     let choice = &whole["choices"][0];
     assert_eq!(choice["logprobs"]["token_logprobs"], json!([null, -3.0]));
     assert_eq!(choice["finish_reason"], "length");
