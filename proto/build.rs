@@ -3,7 +3,9 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=worker.proto");
     println!("cargo::rerun-if-changed=collective.proto");
-    let descriptors = protox::compile(["worker.proto", "collective.proto"], ["."])?;
+    println!("cargo::rerun-if-changed=membership.proto");
+    let files = ["worker.proto", "collective.proto", "membership.proto"];
+    let descriptors = protox::compile(files, ["."])?;
     tonic_prost_build::configure()
         .bytes(".arcmesh.collective.v1.Frame.payload")
         .compile_fds(descriptors)?;

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 /// Lines of code a file may have, without its tests.
 const FILE_LINES_MAX: usize = 400;
 /// Crates whose `lib.rs` lists its modules from the request inwards.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "catalogue",
     "checkpoint",
     "coordinator",
     "coordinator/scheduler",
     "forecast",
     "gate",
+    "registry",
     "worker",
     "worker/opencl",
     "tests/fixture",

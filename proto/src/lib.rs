@@ -1,8 +1,8 @@
-//! What the processes say to each other, as generated from `worker.proto` and `collective.proto`.
+//! What the processes say to each other, as generated from the `.proto` files.
 //!
-//! Read the two `.proto` files: they are the documentation.
+//! Read those: they are the documentation.
 
-/// Generated from `worker.proto`.
+/// Generated from `worker.proto` and `membership.proto`.
 pub mod worker {
     tonic::include_proto!("arcmesh.worker.v1");
 }
