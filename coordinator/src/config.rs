@@ -75,6 +75,9 @@ pub struct Patience {
     pub reform_max: Duration,
     /// A request waits at most this long for its first step; then it is given up.
     pub queue_max: Duration,
+    /// A lost rank may come back, or a spare take its place, for this long; then those who are left
+    /// go on alone, if they can.
+    pub shrink_after: Duration,
     /// Running answers may go on this long after a shutdown was asked for.
     pub drain_max: Duration,
     /// An idle group runs a heartbeat this often.
@@ -119,6 +122,7 @@ impl Default for Patience {
             load_silence_max: Duration::from_secs(120),
             reform_max: Duration::from_secs(30),
             queue_max: Duration::from_secs(300),
+            shrink_after: Duration::from_secs(5),
             drain_max: Duration::from_secs(30),
             heartbeat_every: Duration::from_secs(1),
         }

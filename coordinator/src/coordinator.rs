@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, ApiKeys, ApiLimits, MoreMetrics, Origins, ServedModel, router, serve};
-use crate::cluster::Member;
+use crate::cluster::Roster;
 use crate::config::{ConfigError, CoordinatorConfig};
 use crate::engine::{self, EngineError, EngineSetup, EngineState, ModelFacts};
 use crate::metrics::Metrics;
@@ -59,7 +59,7 @@ impl Coordinator {
     pub fn start(
         config: CoordinatorConfig,
         checkpoint: &Checkpoint,
-        members: Vec<Member>,
+        roster: Roster,
         shutdown: CancellationToken,
     ) -> Result<Self, CoordinatorError> {
         let config = config.validate()?;
@@ -82,7 +82,7 @@ impl Coordinator {
             limits: config.limits,
             patience: config.patience,
             model: facts,
-            members,
+            roster,
             metrics: Arc::clone(&metrics),
         };
         let loading = EngineState::Loading { bytes_done: 0, bytes_total: 0 };

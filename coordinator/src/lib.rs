@@ -22,7 +22,9 @@ mod ceiling;
 
 pub use api::{Api, ApiKeys, ApiLimits, MoreMetrics, Origins, ServedModel, router, serve};
 pub use ceiling::Ceiling;
-pub use cluster::{ClusterError, Likelihood, Member, MemberError, MemberRequest, connect};
+pub use cluster::{
+    ClusterError, EpochAsked, Likelihood, Member, MemberError, MemberRequest, Roster, connect,
+};
 pub use config::{ConfigError, CoordinatorConfig, Overlong, Patience, ServingLimits};
 pub use coordinator::{Coordinator, CoordinatorError};
 pub use engine::{

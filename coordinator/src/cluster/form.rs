@@ -1,19 +1,19 @@
 //! Forming a group: who is there, who owns what, load, and one step through all of them.
 
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::{join_all, try_join_all};
-use proto::worker::{Description, KvDtype, LoadRequest, Loaded, Loading, ShardPlan};
+use futures::future::try_join_all;
+use proto::worker::{KvDtype, LoadRequest, Loaded, Loading, ShardPlan};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use crate::cluster::draft::{self, Draft, Drafted};
 use crate::cluster::group::Reserved;
-use crate::cluster::{ClusterError, Group, Member, MemberError, MemberRequest};
+use crate::cluster::{ClusterError, EpochAsked, Group, Member, MemberError, MemberRequest};
 
-/// A rank says what it is within this time: no work is needed for it.
-const DESCRIBE_MAX: Duration = Duration::from_secs(5);
+/// Whoever gives out epochs does so within this time.
+const EPOCH_MAX: Duration = Duration::from_secs(10);
 /// Progress messages a rank may have under way.
 const PROGRESS_UNREAD: usize = 16;
 
@@ -48,19 +48,19 @@ pub(crate) struct Wish {
     pub(crate) step_max: Duration,
 }
 
-/// Forms a group of all `members`, at an epoch newer than `epoch` and than any they have been in.
+/// Forms a group at an epoch newer than `epoch` and than any that its ranks have been in.
 /// `progress` is told bytes done and bytes in all, over all ranks.
 pub(crate) async fn form(
-    members: Arc<[Member]>,
+    draft: Draft,
     wish: Wish,
     epoch: u64,
+    epochs: Option<mpsc::Sender<EpochAsked>>,
     progress: impl Fn(u64, u64) + Send + Sync,
 ) -> Result<Group, ClusterError> {
+    let Drafted { members, newest } = draft::draft(&draft, &wish).await?;
+    let members: Arc<[Member]> = members.into();
     let peers = peers(&members)?;
-    let described = join_all(members.iter().enumerate().map(|(rank, m)| describe(rank, m))).await;
-    let described = described.into_iter().collect::<Result<Vec<_>, _>>()?;
-    agree(&members, &described, &wish)?;
-    let epoch = described.iter().map(|d| d.epoch).fold(epoch, u64::max) + 1;
+    let epoch = next_epoch(&members, newest.max(epoch), epochs).await?;
     let meter = Meter { done: Mutex::new(vec![(0, 0); members.len()]), progress };
     let loads = members.iter().enumerate().map(|(rank, member)| {
         let request = request(&wish, epoch, rank, members.len(), &peers);
@@ -72,66 +72,36 @@ pub(crate) async fn form(
     Ok(group)
 }
 
+/// One that is newer than `newest`: from whoever gives them out, if there is anybody.
+async fn next_epoch(
+    members: &[Member],
+    newest: u64,
+    epochs: Option<mpsc::Sender<EpochAsked>>,
+) -> Result<u64, ClusterError> {
+    let Some(epochs) = epochs else { return Ok(newest + 1) };
+    let (reply, answer) = oneshot::channel();
+    let ranks = members.iter().map(|member| member.name.clone()).collect();
+    let asking = async {
+        let asked = epochs.send(EpochAsked { newest, ranks, reply }).await;
+        if asked.is_err() {
+            return Err("whoever gives out epochs has ended".to_owned());
+        }
+        answer.await.unwrap_or_else(|_| Err("whoever gives out epochs has ended".to_owned()))
+    };
+    match timeout(EPOCH_MAX, asking).await {
+        Ok(given) => given.map_err(ClusterError::Deposed),
+        Err(_) => Err(ClusterError::Waiting("no epoch was given out in time".to_owned())),
+    }
+}
+
 /// Where the ranks reach each other; nowhere when they share a process.
 fn peers(members: &[Member]) -> Result<Vec<String>, ClusterError> {
     let addresses: Vec<String> = members.iter().filter_map(|m| m.address.clone()).collect();
-    if members.is_empty() {
-        return Err(ClusterError::Unusable("there is no worker to form a group of".to_owned()));
-    }
     if !addresses.is_empty() && addresses.len() != members.len() {
         let what = "workers of this process and others cannot be one group";
         return Err(ClusterError::Unusable(what.to_owned()));
     }
     Ok(addresses)
-}
-
-async fn describe(rank: usize, member: &Member) -> Result<Description, ClusterError> {
-    let (reply, answer) = oneshot::channel();
-    let asking = async {
-        let asked = member.requests.send(MemberRequest::Describe { reply }).await;
-        if asked.is_err() {
-            return Err(gone(rank, member));
-        }
-        match answer.await {
-            Ok(described) => described.map_err(|error| failed(rank, member, &error)),
-            Err(_) => Err(gone(rank, member)),
-        }
-    };
-    timeout(DESCRIBE_MAX, asking).await.unwrap_or_else(|_| {
-        Err(lost(rank, member, "deadline", format!("silent for {} s", DESCRIBE_MAX.as_secs())))
-    })
-}
-
-/// One version and one model throughout, or a message that names who differs.
-fn agree(members: &[Member], described: &[Description], wish: &Wish) -> Result<(), ClusterError> {
-    let ours = env!("CARGO_PKG_VERSION");
-    for (rank, (member, description)) in members.iter().zip(described).enumerate() {
-        if description.version != ours {
-            return Err(ClusterError::Unusable(format!(
-                "rank {rank} ({}) is arcmesh {}, the coordinator is {ours}: start the same version everywhere",
-                member.name, description.version
-            )));
-        }
-        if description.model_digest != wish.model_digest {
-            return Err(ClusterError::Unusable(format!(
-                "rank {rank} ({}) has another model than the coordinator: it was started with {}, whose files are {}, \
-                 the coordinator's are {}",
-                member.name,
-                description.model,
-                hex(&description.model_digest),
-                hex(&wish.model_digest)
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().take(8).fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn request(wish: &Wish, epoch: u64, rank: usize, world: usize, peers: &[String]) -> LoadRequest {
@@ -227,15 +197,20 @@ fn reserved(members: &[Member], loaded: &[Loaded]) -> Result<Reserved, ClusterEr
     })
 }
 
-fn gone(rank: usize, member: &Member) -> ClusterError {
+pub(super) fn gone(rank: usize, member: &Member) -> ClusterError {
     ClusterError::Ended { rank, name: member.name.clone() }
 }
 
-fn lost(rank: usize, member: &Member, cause: &'static str, what: String) -> ClusterError {
+pub(super) fn lost(
+    rank: usize,
+    member: &Member,
+    cause: &'static str,
+    what: String,
+) -> ClusterError {
     ClusterError::Lost { rank, name: member.name.clone(), cause, what }
 }
 
-fn failed(rank: usize, member: &Member, error: &MemberError) -> ClusterError {
+pub(super) fn failed(rank: usize, member: &Member, error: &MemberError) -> ClusterError {
     match error {
         MemberError::Lost(what) => lost(rank, member, "lost", what.clone()),
         MemberError::Refused(what) => {

@@ -103,7 +103,13 @@ impl Group {
         self.members.len()
     }
 
-    /// The next step, or a heartbeat if there is no plan; `wishes` has one for each slice. The future owns all it needs; dropping it
+    /// In order of rank.
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The next step, or a heartbeat if there is no plan; `wishes` has one for each slice.
+    /// The future owns all it needs; dropping it
     /// abandons the step, and with it the group.
     pub(crate) fn step(
         &mut self,

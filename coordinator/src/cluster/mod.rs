@@ -4,20 +4,24 @@
 //! to compute again. So no rank ever has to agree with another about how far a broken step came.
 
 mod deadlines;
+mod draft;
 mod form;
 mod group;
 mod grpc;
 mod logits;
 mod member;
+mod roster;
 mod wire;
 
 pub(crate) use deadlines::Deadlines;
+pub(crate) use draft::{Draft, describe};
 pub(crate) use form::{Wish, form};
 pub(crate) use group::{Group, RankTimes, StepDone};
 pub use grpc::connect;
 pub use logits::Likelihood;
 pub(crate) use logits::{Adjustment, Scores, SliceWish};
 pub use member::{Member, MemberError, MemberRequest};
+pub use roster::{EpochAsked, Roster};
 
 /// Why there is no group, or why a step did not happen. One variant a reaction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,18 +49,36 @@ pub enum ClusterError {
         /// Its name.
         name: String,
     },
+    /// Not everyone who is needed is there: look again soon.
+    #[error("{0}")]
+    Waiting(String),
+    /// Nothing is wrong: others shall take part.
+    #[error("{0}")]
+    Planned(String),
+    /// Another coordinator decides: end, and leave the ranks to it.
+    #[error("{0}")]
+    Deposed(String),
     /// These ranks cannot be one group: a person has to change something.
     #[error("{0}")]
     Unusable(String),
 }
 
 impl ClusterError {
+    /// Trying again will not help.
+    pub(crate) const fn is_final(&self) -> bool {
+        match self {
+            Self::Unusable(_) | Self::Ended { .. } | Self::Deposed(_) => true,
+            Self::Lost { .. } | Self::Wrong(_) | Self::Waiting(_) | Self::Planned(_) => false,
+        }
+    }
+
     /// For the label of a metric.
     #[must_use]
     pub const fn cause(&self) -> &'static str {
         match self {
             Self::Lost { cause, .. } => cause,
-            Self::Ended { .. } => "lost",
+            Self::Ended { .. } | Self::Waiting(_) | Self::Deposed(_) => "lost",
+            Self::Planned(_) => "planned",
             Self::Wrong(_) | Self::Unusable(_) => "wrong",
         }
     }

@@ -1,13 +1,12 @@
 //! Before the first group has formed: whoever asks is turned away, and the ranks are waited for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{ClusterError, Group, form};
+use crate::cluster::{Draft, Group, Roster, form};
 use crate::engine::handle::{Input, SubmitError};
 use crate::engine::setup::{EngineError, EngineSetup};
 use crate::engine::state::EngineState;
@@ -15,6 +14,8 @@ use crate::metrics::MembersSeen;
 
 /// Between two attempts; a worker that is being started takes about that long.
 const RETRY: Duration = Duration::from_secs(1);
+/// Workers that are started together are there within it.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Forms the first group, however long it takes for all ranks to be there; none: a shutdown came first.
 pub(super) async fn first_group(
@@ -23,7 +24,7 @@ pub(super) async fn first_group(
     state: &watch::Sender<EngineState>,
     shutdown: &CancellationToken,
 ) -> Result<Option<Group>, EngineError> {
-    setup.metrics.members(MembersSeen::Loading(setup.members.len()));
+    setup.metrics.members(MembersSeen::Loading(setup.roster.wanted()));
     let wish = setup.wish(None)?;
     let forming = async {
         let mut said = String::new();
@@ -33,12 +34,14 @@ pub(super) async fn first_group(
             let progress = move |bytes_done, bytes_total| {
                 told.send_replace(EngineState::Loading { bytes_done, bytes_total });
             };
-            let members = Arc::from(setup.members.as_slice());
-            match form(members, wish.clone(), attempt, progress).await {
+            let roster = &setup.roster;
+            settled(roster).await;
+            let wanted = roster.wanted();
+            let candidates = roster.there().to_vec();
+            let draft = Draft { candidates, wanted, least: wanted, open: roster.open };
+            match form(draft, wish.clone(), attempt, roster.epochs.clone(), progress).await {
                 Ok(group) => return Ok(group),
-                Err(error @ (ClusterError::Unusable(_) | ClusterError::Ended { .. })) => {
-                    return Err(error);
-                }
+                Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
                     let text = error.to_string();
                     if text != said {
@@ -67,4 +70,15 @@ pub(super) async fn first_group(
             },
         }
     }
+}
+
+/// Members that come by themselves come one after another: a group of all of them waits until no more
+/// has come for a while.
+async fn settled(roster: &Roster) {
+    if !roster.open || roster.world.is_some() {
+        return;
+    }
+    let mut members = roster.members.clone();
+    members.mark_unchanged();
+    while let Ok(Ok(())) = timeout(SETTLE, members.changed()).await {}
 }

@@ -10,6 +10,7 @@ mod due;
 mod first;
 mod groups;
 mod handle;
+mod lookout;
 mod reform;
 mod setup;
 mod state;
@@ -28,11 +29,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{ClusterError, Deadlines, Group, Member, StepDone};
+use crate::cluster::{ClusterError, Deadlines, Group, StepDone};
 use crate::engine::choice::Choice;
 use crate::engine::due::{Bound, Until};
 use crate::engine::first::first_group;
 use crate::engine::groups::{Groups, Waiting};
+use crate::engine::lookout::{Lookout, Sighting};
 use crate::engine::reform::Reform;
 use crate::engine::step::Step;
 use crate::metrics::{CacheSeen, MembersSeen, Metrics};
@@ -49,7 +51,6 @@ const INPUTS_MAX: usize = 256;
 /// The task's state.
 struct Engine {
     setup: EngineSetup,
-    members: Arc<[Member]>,
     metrics: Arc<Metrics>,
     scheduler: Scheduler,
     groups: Groups,
@@ -58,6 +59,10 @@ struct Engine {
     phase: Phase,
     /// What is under way with the ranks.
     work: Option<BoxFuture<'static, Done>>,
+    /// Who might join.
+    lookout: Lookout,
+    /// The group is to form anew before the next step, for this reason.
+    regroup: Option<ClusterError>,
     inputs: mpsc::Receiver<Input>,
     state: watch::Sender<EngineState>,
     shutdown: CancellationToken,
@@ -89,6 +94,7 @@ enum Happened {
     Asked(Input),
     Done(Done),
     Shutdown,
+    Seen(Sighting),
     Tick,
 }
 
@@ -128,7 +134,6 @@ async fn run(
     let scheduler = Scheduler::new(setup.scheduler_limits(&capacity))?;
     let now = Instant::now();
     let mut engine = Engine {
-        members: Arc::from(setup.members.as_slice()),
         metrics: Arc::clone(&setup.metrics),
         scheduler,
         groups: Groups::default(),
@@ -136,6 +141,8 @@ async fn run(
         capacity,
         phase: Phase::Serving(group),
         work: None,
+        lookout: Lookout::default(),
+        regroup: None,
         inputs,
         state,
         shutdown,
@@ -159,9 +166,11 @@ impl Engine {
                 Happened::Done(Done::Heartbeat(deadline, result)) => self.beaten(deadline, result),
                 Happened::Done(Done::Formed(result)) => self.formed(result)?,
                 Happened::Shutdown => self.drain(),
+                Happened::Seen(sighting) => self.seen(sighting),
                 Happened::Tick => self.tick(),
             }
             self.start_work();
+            self.look_out();
             self.tell_stats();
         }
         Ok(())
@@ -190,6 +199,7 @@ impl Engine {
             () = self.shutdown.cancelled(), if !draining => Happened::Shutdown,
             Some(input) = self.inputs.recv() => Happened::Asked(input),
             done = work => Happened::Done(done),
+            sighting = self.lookout.next() => Happened::Seen(sighting),
             () = tick => Happened::Tick,
         };
         if matches!(happened, Happened::Done(_)) {

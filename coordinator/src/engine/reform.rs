@@ -1,13 +1,12 @@
 //! After a loss: everything is computed again by a new group, or given up after a while.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use scheduler::{GroupId, Outcome};
 use tokio::time::Instant;
 
-use crate::cluster::{ClusterError, Group, form};
+use crate::cluster::{ClusterError, Draft, Group, Member, Roster, form};
 use crate::engine::{Capacity, Done, Engine, EngineState, Phase};
 use crate::metrics::MembersSeen;
 
@@ -26,6 +25,10 @@ pub(super) struct Reform {
     back_off: Duration,
     /// The newest epoch there may have been.
     epoch: u64,
+    /// Who was in the group; its ranks are preferred for the next.
+    before: Vec<Member>,
+    /// From then on fewer ranks than wanted will do.
+    shrink_at: Instant,
     /// The groups that wait for it are given up then; none: they have been.
     give_up_at: Option<Instant>,
 }
@@ -34,6 +37,18 @@ impl Reform {
     /// When the groups that wait are given up, unless they have been.
     pub(super) const fn give_up_at(&self) -> Option<Instant> {
         self.give_up_at
+    }
+
+    /// Who may be in the next group: its ranks before all others, also those that nobody knows of any
+    /// more. Whether they live is asked of them, and not of who keeps the list.
+    fn draft(&self, roster: &Roster) -> Draft {
+        let there = roster.there();
+        let is_before = |member: &&Member| self.before.iter().any(|b| b.name == member.name);
+        let others = there.iter().filter(|member| !is_before(member));
+        let candidates = self.before.iter().chain(others).cloned().collect();
+        let wanted = roster.wanted();
+        let least = if self.shrink_at <= Instant::now() { 1 } else { wanted };
+        Draft { candidates, wanted, least, open: roster.open }
     }
 }
 
@@ -45,7 +60,11 @@ impl Engine {
         self.warm = false;
         let stats = self.scheduler.stats();
         let replayed = u64::try_from(stats.running + stats.swapped).unwrap_or(u64::MAX);
-        tracing::error!(epoch, replayed, "the group of workers is lost: {error}");
+        if let ClusterError::Planned(why) = error {
+            tracing::info!(epoch, replayed, "the group of workers forms anew: {why}");
+        } else {
+            tracing::error!(epoch, replayed, "the group of workers is lost: {error}");
+        }
         self.metrics.reforming(error.cause(), replayed);
         self.metrics.members(MembersSeen::Lost(group.world()));
         let now = Instant::now();
@@ -54,6 +73,8 @@ impl Engine {
             retry_at: now,
             back_off: BACK_OFF_MIN,
             epoch,
+            before: group.members().to_vec(),
+            shrink_at: now + self.setup.patience.shrink_after,
             give_up_at: Some(now + self.setup.patience.reform_max),
         });
         if self.drain_until.is_none() {
@@ -80,7 +101,9 @@ impl Engine {
             // The same wish was granted before; nothing about it has changed.
             Err(error) => unreachable!("a validated configuration became wrong: {error}"),
         };
-        let forming = form(Arc::clone(&self.members), wish, reform.epoch, |_, _| {});
+        let roster = &self.setup.roster;
+        let draft = reform.draft(roster);
+        let forming = form(draft, wish, reform.epoch, roster.epochs.clone(), |_, _| {});
         // A rank may have taken part in an attempt that failed: the next one is newer.
         reform.epoch += 1;
         self.work = Some(async move { Done::Formed(forming.await) }.boxed());
@@ -103,13 +126,18 @@ impl Engine {
         };
         match result.and_then(enough) {
             Ok(group) => {
+                self.capacity.world = u32::try_from(group.world()).unwrap_or(u32::MAX);
+                self.capacity.weight_bytes = group.weight_bytes;
                 self.phase = Phase::Serving(group);
                 self.heartbeat_at = Instant::now() + self.setup.patience.heartbeat_every;
                 self.say_ready();
             }
-            Err(error @ ClusterError::Ended { .. }) => {
+            Err(error @ (ClusterError::Ended { .. } | ClusterError::Deposed(_))) => {
                 tracing::error!("the group of workers cannot form again: {error}");
-                self.fail_all("a worker was lost for good");
+                self.fail_all(match error {
+                    ClusterError::Deposed(_) => "another coordinator has taken over: ask again",
+                    _ => "a worker was lost for good",
+                });
                 self.tell_stats();
                 return Err(error);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use scheduler::{BlockCount, Limits, LimitsError, TokenCount, TokenId};
 
-use crate::cluster::{ClusterError, Group, Member, Wish};
+use crate::cluster::{ClusterError, Group, Roster, Wish};
 use crate::config::{ConfigError, Patience, ServingLimits};
 use crate::engine::state::Capacity;
 use crate::metrics::Metrics;
@@ -36,8 +36,8 @@ pub struct EngineSetup {
     pub patience: Patience,
     /// The model.
     pub model: ModelFacts,
-    /// The ranks, in order.
-    pub members: Vec<Member>,
+    /// Who may be a rank.
+    pub roster: Roster,
     /// Where the figures go.
     pub metrics: Arc<Metrics>,
 }

@@ -76,6 +76,9 @@ impl Engine {
         if self.work.is_some() {
             return;
         }
+        if let Some(reason) = self.regroup.take() {
+            self.lost(&reason, &[]);
+        }
         match self.phase {
             Phase::Serving(_) => self.start_step(),
             Phase::Reforming(_) => self.start_forming(),

@@ -2,14 +2,83 @@
 
 use std::time::Duration;
 
-use coordinator::{EngineState, Patience, SubmitError};
+use coordinator::{EngineState, EpochAsked, Patience, Roster, SubmitError};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::fleet::{Fleet, Question, assert_undisturbed, fleet, fleet_with, limits, questions};
+use crate::fleet::{
+    Fleet, Question, STEP_TIME, assert_undisturbed, fleet, fleet_with, limits, questions,
+    start_with,
+};
+use crate::oracle::Oracle;
 
 fn assert_count(fleet: &Fleet, series: &str, count: f64) {
     let found = fleet.value(series);
     assert!((found - count).abs() < 1e-9, "{series} is {found}, not {count}");
+}
+
+/// Who is left waits for the others.
+fn never_smaller() -> Patience {
+    Patience { shrink_after: Duration::from_secs(3600), ..Patience::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_left_goes_on_alone_until_the_lost_rank_is_back() {
+    let mut fleet = fleet(2, 200).await;
+    let questions = questions(20);
+    let (told, ()) = tokio::join!(fleet.ask_all(&questions), async {
+        sleep(Duration::from_millis(50)).await;
+        fleet.oracles[0].faults(|faults| faults.away = true);
+    });
+    assert_undisturbed(&questions, &told);
+    assert_eq!(fleet.ready().await.world, 1);
+    fleet.oracles[0].faults(|faults| faults.away = false);
+    let state = fleet.state.wait_for(|state| state.capacity().is_some_and(|c| c.world == 2));
+    state.await.unwrap();
+    fleet.ready().await;
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"planned\"}", 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spare_takes_the_place_of_a_lost_rank_at_once() {
+    let oracles: Vec<_> = (0..3).map(|_| Oracle::new(STEP_TIME)).collect();
+    let members: Vec<_> = oracles.iter().enumerate().map(|(at, o)| o.member(at)).collect();
+    let roster = Roster { world: Some(2), ..Roster::fixed(members) };
+    let mut fleet = start_with(roster, oracles, limits(60), Patience::default());
+    fleet.ready().await;
+    for lost in [1, 0] {
+        let questions = questions(20);
+        let (told, waited) = tokio::join!(fleet.ask_all(&questions), async {
+            sleep(Duration::from_millis(50)).await;
+            fleet.oracles[lost].faults(|faults| faults.away = true);
+            Instant::now()
+        });
+        assert_undisturbed(&questions, &told);
+        fleet.ready().await;
+        assert!(waited.elapsed() < Patience::default().shrink_after);
+        fleet.oracles[lost].faults(|faults| faults.away = false);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn epochs_are_given_out_by_whoever_keeps_them_until_another_leads() {
+    let oracles: Vec<_> = (0..2).map(|_| Oracle::new(STEP_TIME)).collect();
+    let members: Vec<_> = oracles.iter().enumerate().map(|(at, o)| o.member(at)).collect();
+    let (epochs, mut asked) = mpsc::channel::<EpochAsked>(1);
+    let roster = Roster { epochs: Some(epochs), open: true, ..Roster::fixed(members) };
+    let mut fleet = start_with(roster, oracles, limits(60), Patience::default());
+    let first = asked.recv().await.unwrap();
+    assert_eq!(first.ranks, ["oracle 0", "oracle 1"]);
+    first.reply.send(Ok(7 << 32)).unwrap();
+    fleet.ready().await;
+    assert_count(&fleet, "arcmesh_membership_epoch", (7_u64 << 32) as f64);
+    fleet.oracles[1].faults(|faults| faults.dies_in = Some(fleet.oracles[0].steps().0 + 1));
+    let second = asked.recv().await.unwrap();
+    assert_eq!(second.newest, 7 << 32);
+    second.reply.send(Err("another coordinator leads".to_owned())).unwrap();
+    let error = fleet.task.await.unwrap().unwrap_err().to_string();
+    assert_eq!(error, "another coordinator leads");
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,7 +122,8 @@ async fn a_rank_that_dies_while_nobody_asks_is_noticed_and_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rank_that_stays_away_fails_the_answers_in_time_and_is_welcome_later() {
-    let mut fleet = fleet(2, 200).await;
+    let mut fleet = fleet_with(2, limits(200), never_smaller());
+    fleet.ready().await;
     let questions = questions(10);
     let before = Instant::now();
     let (told, ()) = tokio::join!(fleet.ask_all(&questions), async {
@@ -82,7 +152,8 @@ async fn a_rank_that_stays_away_fails_the_answers_in_time_and_is_welcome_later()
 
 #[tokio::test(start_paused = true)]
 async fn who_asks_while_the_group_forms_anew_waits_for_it() {
-    let mut fleet = fleet(2, 200).await;
+    let mut fleet = fleet_with(2, limits(200), never_smaller());
+    fleet.ready().await;
     fleet.oracles[1].faults(|faults| faults.away = true);
     fleet.state.wait_for(|state| !state.is_ready()).await.unwrap();
     let questions = questions(10);

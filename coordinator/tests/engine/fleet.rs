@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coordinator::{
     Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, Failure,
-    Member, Metrics, ModelFacts, Patience, ServingLimits, Submission, SubmitError, Wishes, start,
+    Metrics, ModelFacts, Patience, Roster, ServingLimits, Submission, SubmitError, Wishes, start,
 };
 use scheduler::{FinishReason, NewGroup, Sampling, TokenCount, TokenId};
 use tokio::sync::watch;
@@ -60,7 +60,7 @@ pub(crate) fn limits(kv_blocks: u32) -> ServingLimits {
 }
 
 pub(crate) fn start_with(
-    members: Vec<Member>,
+    roster: impl Into<Roster>,
     oracles: Vec<Oracle>,
     limits: ServingLimits,
     patience: Patience,
@@ -77,7 +77,7 @@ pub(crate) fn start_with(
             context: CONTEXT,
             end_tokens: vec![0],
         },
-        members,
+        roster: roster.into(),
         metrics: Arc::clone(&metrics),
     };
     let (sender, state) = watch::channel(EngineState::Loading { bytes_done: 0, bytes_total: 0 });
@@ -89,7 +89,8 @@ pub(crate) fn start_with(
 /// `world` oracles in this process.
 pub(crate) fn fleet_with(world: usize, limits: ServingLimits, patience: Patience) -> Fleet {
     let oracles: Vec<_> = (0..world).map(|_| Oracle::new(STEP_TIME)).collect();
-    let members = oracles.iter().enumerate().map(|(rank, oracle)| oracle.member(rank)).collect();
+    let members: Vec<_> =
+        oracles.iter().enumerate().map(|(rank, oracle)| oracle.member(rank)).collect();
     start_with(members, oracles, limits, patience)
 }
 

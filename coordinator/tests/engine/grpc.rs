@@ -121,7 +121,7 @@ async fn remote_fleet(world: usize) -> (Fleet, Vec<Process>) {
     }
     let members = processes.iter().map(|process| connect(&process.address.to_string()).unwrap());
     let patience = Patience { reform_max: Duration::from_secs(60), ..Patience::default() };
-    let mut fleet = start_with(members.collect(), oracles, limits(80), patience);
+    let mut fleet = start_with(members.collect::<Vec<_>>(), oracles, limits(80), patience);
     fleet.ready().await;
     (fleet, processes)
 }

@@ -1,0 +1,175 @@
+//! Who of those that may be a rank takes part in the next group.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use futures::future::pending;
+use futures::stream::{FuturesUnordered, StreamExt};
+use proto::worker::Description;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use crate::cluster::form::{Wish, failed, gone, lost};
+use crate::cluster::{ClusterError, Member, MemberRequest};
+
+/// A rank says what it is within this time: no work is needed for it.
+const DESCRIBE_MAX: Duration = Duration::from_secs(3);
+
+/// Those who are there answer about as fast as each other.
+const LATE_MAX: Duration = Duration::from_millis(200);
+
+/// How many ranks there shall be, and who may be one.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    /// The preferred ones first.
+    pub(crate) candidates: Vec<Member>,
+    /// Ranks that are wanted.
+    pub(crate) wanted: usize,
+    /// Ranks that will do.
+    pub(crate) least: usize,
+    /// Whoever cannot take part is left out.
+    pub(crate) open: bool,
+}
+
+/// The ranks of the next group.
+#[derive(Debug)]
+pub(super) struct Drafted {
+    /// In order of rank.
+    pub(super) members: Vec<Member>,
+    /// The newest epoch that anybody knows of.
+    pub(super) newest: u64,
+}
+
+/// Asks everybody, and takes the first who can.
+pub(super) async fn draft(draft: &Draft, wish: &Wish) -> Result<Drafted, ClusterError> {
+    let Draft { candidates, wanted, least, open } = draft;
+    if candidates.is_empty() {
+        return Err(none_there(*open));
+    }
+    let described = describe_all(candidates, *wanted).await;
+    let mut newest = 0;
+    let mut members = Vec::new();
+    let mut reason = None;
+    for (at, (member, described)) in candidates.iter().zip(described).enumerate() {
+        let Some(described) = described else { continue };
+        let fits = described.and_then(|described| {
+            newest = described.epoch.max(newest);
+            agrees(at, member, &described, wish)
+        });
+        match fits {
+            Ok(()) => members.push(member.clone()),
+            // A rank of this process that has ended ends it too; a stranger ends only a closed group.
+            Err(error @ ClusterError::Ended { .. }) => return Err(error),
+            Err(error @ ClusterError::Unusable(_)) if !open => return Err(error),
+            Err(error) => {
+                tracing::debug!("left out: {error}");
+                reason.get_or_insert(error);
+            }
+        }
+    }
+    if members.len() < *least {
+        let away = match reason {
+            Some(ClusterError::Unusable(what)) => ClusterError::Waiting(what),
+            Some(error) => error,
+            None => {
+                ClusterError::Waiting(format!("{} of {least} workers are there", members.len()))
+            }
+        };
+        return Err(away);
+    }
+    members.truncate(*wanted);
+    Ok(Drafted { members, newest })
+}
+
+fn none_there(open: bool) -> ClusterError {
+    if open {
+        ClusterError::Waiting("no worker is there".to_owned())
+    } else {
+        ClusterError::Unusable("there is no worker to form a group of".to_owned())
+    }
+}
+
+/// What each says of itself. Once enough have answered, nobody waits long for the others.
+async fn describe_all(
+    candidates: &[Member],
+    enough: usize,
+) -> Vec<Option<Result<Description, ClusterError>>> {
+    let mut asked: FuturesUnordered<_> = candidates
+        .iter()
+        .enumerate()
+        .map(|(at, member)| async move { (at, describe(at, member).await) })
+        .collect();
+    let mut described: Vec<_> = candidates.iter().map(|_| None).collect();
+    let mut well = 0;
+    loop {
+        let late = async {
+            if well < enough {
+                pending().await
+            }
+            sleep(LATE_MAX).await;
+        };
+        tokio::select! {
+            answer = asked.next() => match answer {
+                Some((at, answer)) => {
+                    well += usize::from(answer.is_ok());
+                    described[at] = Some(answer);
+                }
+                None => return described,
+            },
+            () = late => return described,
+        }
+    }
+}
+
+/// What a member says of itself.
+pub(crate) async fn describe(at: usize, member: &Member) -> Result<Description, ClusterError> {
+    let (reply, answer) = oneshot::channel();
+    let asking = async {
+        let asked = member.requests.send(MemberRequest::Describe { reply }).await;
+        if asked.is_err() {
+            return Err(gone(at, member));
+        }
+        match answer.await {
+            Ok(described) => described.map_err(|error| failed(at, member, &error)),
+            Err(_) => Err(gone(at, member)),
+        }
+    };
+    timeout(DESCRIBE_MAX, asking).await.unwrap_or_else(|_| {
+        Err(lost(at, member, "deadline", format!("silent for {} s", DESCRIBE_MAX.as_secs())))
+    })
+}
+
+/// One version and one model throughout, or a message that names who differs.
+fn agrees(
+    at: usize,
+    member: &Member,
+    description: &Description,
+    wish: &Wish,
+) -> Result<(), ClusterError> {
+    let ours = env!("CARGO_PKG_VERSION");
+    if description.version != ours {
+        return Err(ClusterError::Unusable(format!(
+            "rank {at} ({}) is arcmesh {}, the coordinator is {ours}: start the same version everywhere",
+            member.name, description.version
+        )));
+    }
+    if description.model_digest != wish.model_digest {
+        return Err(ClusterError::Unusable(format!(
+            "rank {at} ({}) has another model than the coordinator: it was started with {}, whose files are {}, \
+             the coordinator's are {}",
+            member.name,
+            description.model,
+            hex(&description.model_digest),
+            hex(&wish.model_digest)
+        )));
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(8).fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
