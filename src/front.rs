@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use checkpoint::Checkpoint;
-use coordinator::{Coordinator, CoordinatorConfig, Member, Patience, ServingLimits};
+use coordinator::{Coordinator, CoordinatorConfig, Patience, Roster, ServingLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -52,11 +52,13 @@ fn limits(engine: &EngineConfig) -> ServingLimits {
 pub(crate) fn start(
     config: CoordinatorConfig,
     checkpoint: &Checkpoint,
-    members: Vec<Member>,
+    roster: impl Into<Roster>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Coordinator> {
     // A large vocabulary takes a moment, in which the ranks' tasks and signals go on.
-    Ok(tokio::task::block_in_place(|| Coordinator::start(config, checkpoint, members, shutdown))?)
+    Ok(tokio::task::block_in_place(|| {
+        Coordinator::start(config, checkpoint, roster.into(), shutdown)
+    })?)
 }
 
 /// Serves until `shutdown`: listens at once, answers when the ranks have loaded.

@@ -13,6 +13,7 @@ mod front;
 mod generate;
 mod loading;
 mod logging;
+mod membership;
 mod models;
 mod pull;
 mod ranks;

@@ -2,10 +2,12 @@
 //! case behind `ARCMESH_`, its environment variable.
 
 mod cards;
+mod cluster;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, OPENCL_DEVICES, TELEMETRY};
+use crate::cli::cluster::{ETCD, LISTEN, WORKERS};
 use crate::config::UsageError;
 
 /// One flag.
@@ -212,29 +214,6 @@ const WORLD: Group = Group {
     title: "Ranks",
     flags: &[flag("world", "RANKS", "Ranks that the model is split over [default: 1]")],
 };
-const WORKERS: Group = Group {
-    title: "Ranks",
-    flags: &[many(
-        "worker",
-        "HOST:PORT",
-        "A worker's address; repeat it for each rank, in order of rank [required]",
-    )],
-};
-const LISTEN: Group = Group {
-    title: "Addresses",
-    flags: &[
-        flag(
-            "listen",
-            "HOST:PORT",
-            "Where the coordinator and the other ranks reach this one [default: 127.0.0.1:7001]",
-        ),
-        flag(
-            "metrics",
-            "HOST:PORT",
-            "Where Prometheus finds /metrics of this rank [default: 127.0.0.1:9101]",
-        ),
-    ],
-};
 const PROCESS: Group = Group {
     title: "Process",
     flags: &[
@@ -269,13 +248,13 @@ pub(crate) const PARTS: &[Part] = &[
         name: "coordinator",
         about: "Serve a model over workers in other processes",
         argument: None,
-        groups: &[MODEL, HTTP, WORKERS, SCHEDULING, MEMORY, SOURCES, PROCESS],
+        groups: &[MODEL, HTTP, WORKERS, ETCD, SCHEDULING, MEMORY, SOURCES, PROCESS],
     },
     Part {
         name: "worker",
         about: "Be one rank: one device, a part of the model",
         argument: None,
-        groups: &[WORKER_MODEL, LISTEN, DEVICE, OPENCL, TELEMETRY, SOURCES, PROCESS],
+        groups: &[WORKER_MODEL, LISTEN, ETCD, DEVICE, OPENCL, TELEMETRY, SOURCES, PROCESS],
     },
     Part {
         name: "pull",

@@ -16,8 +16,16 @@ use crate::config::given::{Environment, Given, UsageError};
 use crate::config::values::{self, Address, Backend};
 
 /// Crates whose events a plain level is about; of others we show warnings.
-const OURS: [&str; 7] =
-    ["arcmesh", "catalogue", "checkpoint", "coordinator", "scheduler", "proto", "worker"];
+const OURS: [&str; 8] = [
+    "arcmesh",
+    "catalogue",
+    "checkpoint",
+    "coordinator",
+    "scheduler",
+    "proto",
+    "registry",
+    "worker",
+];
 /// Ranks of one process: more threads than any machine has cores are a mistake.
 const RANKS_MAX: u64 = 256;
 /// Threads of one rank.
@@ -38,34 +46,6 @@ pub(crate) struct ServeConfig {
     pub(crate) telemetry: TelemetryConfig,
     /// Ranks in this process.
     pub(crate) world: usize,
-}
-
-/// `arcmesh coordinator`.
-#[derive(Debug, Clone)]
-pub(crate) struct CoordinatorConfig {
-    /// What is served.
-    pub(crate) model: ModelConfig,
-    /// To whom.
-    pub(crate) http: HttpConfig,
-    /// Within which bounds.
-    pub(crate) engine: EngineConfig,
-    /// The ranks, in order.
-    pub(crate) workers: Vec<Address>,
-}
-
-/// `arcmesh worker`.
-#[derive(Debug, Clone)]
-pub(crate) struct WorkerConfig {
-    /// The model it holds a part of.
-    pub(crate) model: ModelConfig,
-    /// With what it computes.
-    pub(crate) device: DeviceConfig,
-    /// Which cards are on `/metrics`.
-    pub(crate) telemetry: TelemetryConfig,
-    /// Where the coordinator and the peers reach it.
-    pub(crate) listen: Address,
-    /// Where its metrics are.
-    pub(crate) metrics: Address,
 }
 
 /// `arcmesh generate`.
@@ -194,35 +174,6 @@ pub(crate) fn serve(
     })
 }
 
-/// What `arcmesh coordinator` is to do.
-pub(crate) fn coordinator(
-    given: &mut Given,
-    environment: &Environment,
-) -> Result<CoordinatorConfig, UsageError> {
-    let workers = given.many("worker", values::peer)?;
-    if workers.is_empty() {
-        return Err(UsageError::new("--worker: give the address of at least one worker"));
-    }
-    let twice = workers.iter().enumerate().find(|(at, worker)| workers[..*at].contains(worker));
-    if let Some((_, worker)) = twice {
-        return Err(UsageError::new(format!("--worker: {worker} is given twice")));
-    }
-    let model = model(given, environment)?;
-    Ok(CoordinatorConfig { http: http(given, &model)?, engine: engine(given)?, model, workers })
-}
-
-/// What `arcmesh worker` is to do.
-pub(crate) fn worker(given: &Given, environment: &Environment) -> Result<WorkerConfig, UsageError> {
-    let local = |port| Address { host: "127.0.0.1".to_owned(), port };
-    Ok(WorkerConfig {
-        model: model(given, environment)?,
-        device: device(given, environment, 1)?,
-        telemetry: cards::telemetry(given)?,
-        listen: given.one("listen", values::address)?.unwrap_or_else(|| local(7001)),
-        metrics: given.one("metrics", values::address)?.unwrap_or_else(|| local(9101)),
-    })
-}
-
 /// What `arcmesh generate` is to do.
 pub(crate) fn generate(
     given: &mut Given,
@@ -313,7 +264,7 @@ fn sources(given: &Given, environment: &Environment) -> Result<Settings, UsageEr
     })
 }
 
-fn http(given: &Given, model: &ModelConfig) -> Result<HttpConfig, UsageError> {
+pub(super) fn http(given: &Given, model: &ModelConfig) -> Result<HttpConfig, UsageError> {
     let host = given.one("host", values::host)?.unwrap_or_else(|| "127.0.0.1".to_owned());
     let port = given.one("port", values::port)?.unwrap_or(8000);
     let name = given.one("served-model-name", values::name)?;
@@ -324,7 +275,7 @@ fn http(given: &Given, model: &ModelConfig) -> Result<HttpConfig, UsageError> {
     })
 }
 
-fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
+pub(super) fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
     given.exclude("kv-blocks", "kv-cache-memory")?;
     let blocks = given.one("kv-blocks", values::count(1))?.map(KvCacheSize::Blocks);
     let memory = given.one("kv-cache-memory", values::bytes)?.map(KvCacheSize::Bytes);

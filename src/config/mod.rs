@@ -3,16 +3,17 @@
 
 mod bench;
 mod cards;
+mod cluster;
 mod given;
 mod meant;
 mod values;
 
 pub(crate) use bench::{BenchConfig, BenchLoad, JsonOutput, bench};
 pub(crate) use cards::{DoctorConfig, TelemetryConfig, doctor};
+pub(crate) use cluster::{CoordinatorConfig, Ranks, WorkerConfig, coordinator, worker};
 pub(crate) use given::{Environment, Given, UsageError};
 pub(crate) use meant::{
-    CoordinatorConfig, DeviceConfig, EngineConfig, GenerateConfig, HttpConfig, KvCacheSize,
-    LogConfig, LogFormat, ModelConfig, PullConfig, ServeConfig, WorkerConfig, coordinator,
-    generate, log, pull, serve, worker,
+    DeviceConfig, EngineConfig, GenerateConfig, HttpConfig, KvCacheSize, LogConfig, LogFormat,
+    ModelConfig, PullConfig, ServeConfig, generate, log, pull, serve,
 };
 pub(crate) use values::{Address, Backend};

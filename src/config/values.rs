@@ -178,6 +178,28 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// `NAME:PASSWORD`. A wrong one is not repeated: it is a secret all the same.
+pub(crate) fn user(text: &str) -> Result<(String, catalogue::Secret), String> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() && !password.is_empty() => {
+            Ok((name.to_owned(), catalogue::Secret(password.to_owned())))
+        }
+        _ => Err("it must be of the form NAME:PASSWORD".to_owned()),
+    }
+}
+
+/// The name of a cluster: a part of keys and of file names.
+pub(crate) fn cluster(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if text.is_empty() || text.len() > 63 || !text.bytes().all(fits) {
+        return Err(format!(
+            "'{}' is not 1 to 63 letters, digits, dots, dashes and underscores",
+            text.escape_debug()
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 /// An address of the web.
 pub(crate) fn url(text: &str) -> Result<String, String> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));

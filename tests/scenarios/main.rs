@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod answers;
+mod etcd;
 mod faults;
 mod figures;
 mod limits;
 mod logits;
+mod membership;
 mod process;
 mod site;
 mod timeouts;

@@ -46,7 +46,7 @@ impl Site {
         Self::of(Process::start(&arguments, "    -d"), workers)
     }
 
-    fn of(front: Process, workers: Vec<Process>) -> Self {
+    pub(crate) fn of(front: Process, workers: Vec<Process>) -> Self {
         let base = format!("http://{}", front.told("http://"));
         Self { front, workers, base, client: reqwest::Client::new() }
     }

@@ -1,0 +1,124 @@
+//! What is meant where parts run on several machines: the ranks, and how they find each other.
+
+use registry::{EtcdConfig, Secret};
+
+use crate::config::cards::{self, TelemetryConfig};
+use crate::config::given::{Environment, Given, UsageError};
+use crate::config::meant::{self, DeviceConfig, EngineConfig, HttpConfig, ModelConfig};
+use crate::config::values::{self, Address};
+
+/// Ranks of a group.
+const RANKS_MAX: u64 = 256;
+
+/// `arcmesh coordinator`.
+#[derive(Debug, Clone)]
+pub(crate) struct CoordinatorConfig {
+    /// What is served.
+    pub(crate) model: ModelConfig,
+    /// To whom.
+    pub(crate) http: HttpConfig,
+    /// Within which bounds.
+    pub(crate) engine: EngineConfig,
+    /// Where the ranks are.
+    pub(crate) ranks: Ranks,
+    /// Ranks that are wanted; none: as many as there are workers.
+    pub(crate) world: Option<usize>,
+}
+
+/// Where the ranks of a coordinator are.
+#[derive(Debug, Clone)]
+pub(crate) enum Ranks {
+    /// At these addresses, in order of rank.
+    At(Vec<Address>),
+    /// Announced in etcd.
+    Etcd(EtcdConfig),
+}
+
+/// `arcmesh worker`.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerConfig {
+    /// The model it holds a part of.
+    pub(crate) model: ModelConfig,
+    /// With what it computes.
+    pub(crate) device: DeviceConfig,
+    /// Which cards are on `/metrics`.
+    pub(crate) telemetry: TelemetryConfig,
+    /// Where the coordinator and the peers reach it; none: where etcd is reached from.
+    pub(crate) listen: Option<Address>,
+    /// Where its metrics are; none: any port of the same address.
+    pub(crate) metrics: Option<Address>,
+    /// Where it is announced.
+    pub(crate) etcd: Option<EtcdConfig>,
+    /// The address that is announced, if another than it listens at.
+    pub(crate) advertise: Option<Address>,
+}
+
+/// What `arcmesh coordinator` is to do.
+pub(crate) fn coordinator(
+    given: &mut Given,
+    environment: &Environment,
+) -> Result<CoordinatorConfig, UsageError> {
+    given.exclude("worker", "etcd")?;
+    let workers = given.many("worker", values::peer)?;
+    let ranks = match etcd(given)? {
+        Some(etcd) => Ranks::Etcd(etcd),
+        None => Ranks::At(workers_given(workers)?),
+    };
+    let world = given.one("world", values::number(1, RANKS_MAX))?;
+    let world = world.map(|world| usize::try_from(world).unwrap_or(usize::MAX));
+    if let (Some(world), Ranks::At(workers)) = (world, &ranks)
+        && world > workers.len()
+    {
+        return Err(UsageError::new(format!(
+            "--world: {world} ranks need as many workers, and --worker names {}",
+            workers.len()
+        )));
+    }
+    let model = meant::model(given, environment)?;
+    let http = meant::http(given, &model)?;
+    Ok(CoordinatorConfig { http, engine: meant::engine(given)?, model, ranks, world })
+}
+
+fn workers_given(workers: Vec<Address>) -> Result<Vec<Address>, UsageError> {
+    if workers.is_empty() {
+        return Err(UsageError::new(
+            "--worker: give the address of at least one worker, or an --etcd that knows them",
+        ));
+    }
+    let twice = workers.iter().enumerate().find(|(at, worker)| workers[..*at].contains(worker));
+    if let Some((_, worker)) = twice {
+        return Err(UsageError::new(format!("--worker: {worker} is given twice")));
+    }
+    Ok(workers)
+}
+
+/// What `arcmesh worker` is to do.
+pub(crate) fn worker(given: &Given, environment: &Environment) -> Result<WorkerConfig, UsageError> {
+    let etcd = etcd(given)?;
+    let advertise = given.one("advertise", values::peer)?;
+    if advertise.is_some() && etcd.is_none() {
+        return Err(UsageError::new("--advertise: without --etcd nothing is announced"));
+    }
+    let local = |port| etcd.is_none().then(|| Address { host: "127.0.0.1".to_owned(), port });
+    Ok(WorkerConfig {
+        model: meant::model(given, environment)?,
+        device: meant::device(given, environment, 1)?,
+        telemetry: cards::telemetry(given)?,
+        listen: given.one("listen", values::address)?.or_else(|| local(7001)),
+        metrics: given.one("metrics", values::address)?.or_else(|| local(9101)),
+        etcd,
+        advertise,
+    })
+}
+
+/// The etcd that was given, if one was.
+pub(crate) fn etcd(given: &Given) -> Result<Option<EtcdConfig>, UsageError> {
+    let endpoints = given.many("etcd", values::url)?;
+    let user = given.one("etcd-user", values::user)?;
+    let cluster = given.one("cluster", values::cluster)?;
+    Ok((!endpoints.is_empty()).then(|| EtcdConfig {
+        endpoints,
+        user: user.map(|(name, password)| (name, Secret(password.0))),
+        cluster: cluster.unwrap_or_else(|| "default".to_owned()),
+    }))
+}
