@@ -1,10 +1,10 @@
 //! Joins the parts with etcd: a worker is announced, a coordinator is elected and sees its workers.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use coordinator::{EpochAsked, Member, Roster, connect};
 use proto::worker::{Announcement, Leader};
 use registry::{EpochRequest, Etcd, EtcdConfig};
@@ -114,27 +114,22 @@ pub(crate) fn own_host(config: &EtcdConfig) -> anyhow::Result<String> {
 fn source_of(endpoint: &str) -> anyhow::Result<SocketAddr> {
     let authority = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or(authority);
-    let socket = UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0"))?;
-    let with_port =
-        |text: &str| text.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok());
-    if with_port(authority) {
-        connect_udp(socket, authority)
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let addresses: Vec<SocketAddr> = if has_port {
+        authority.to_socket_addrs()?.collect()
     } else {
-        connect_udp(socket, (authority, ETCD_PORT))
-    }
-}
-
-fn connect_udp(socket: UdpSocket, to: impl std::net::ToSocketAddrs) -> anyhow::Result<SocketAddr> {
-    let mut last = None;
-    for address in to.to_socket_addrs()? {
-        let socket =
-            if address.is_ipv4() { UdpSocket::bind("0.0.0.0:0")? } else { socket.try_clone()? };
+        (authority, ETCD_PORT).to_socket_addrs()?.collect()
+    };
+    let mut reason = anyhow!("there is no such address");
+    for address in addresses {
+        let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any)?;
         match socket.connect(address) {
             Ok(()) => return Ok(socket.local_addr()?),
-            Err(error) => last = Some(error),
+            Err(error) => reason = error.into(),
         }
     }
-    Err(last.map_or_else(|| anyhow::anyhow!("no such address"), Into::into))
+    Err(reason)
 }
 
 /// What a worker says of itself: `listening` unless it is told to say another address.

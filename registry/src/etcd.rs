@@ -79,7 +79,7 @@ impl Etcd {
     }
 
     /// A client of an etcd that answers.
-    pub(crate) async fn client(&self) -> Result<Client, RegistryError> {
+    pub(crate) async fn client(&self) -> Result<Box<Client>, RegistryError> {
         let EtcdConfig { endpoints, user, .. } = &self.config;
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CALL_MAX)
@@ -89,7 +89,9 @@ impl Etcd {
         if let Some((name, Secret(password))) = user {
             options = options.with_user(name, password);
         }
-        let mut client = bounded(Client::connect(endpoints, Some(options))).await?;
+        // Both are large, and are held in many a future.
+        let connecting = Box::pin(Client::connect(endpoints, Some(options)));
+        let mut client = Box::new(bounded(connecting).await?);
         // Connecting asks nothing of etcd; this does, and needs no rights.
         bounded(client.get(self.key("leader"), None)).await?;
         Ok(client)

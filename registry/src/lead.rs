@@ -42,7 +42,7 @@ pub enum EpochError {
 pub struct Keeper {
     etcd: Etcd,
     leader: Leader,
-    hold: Option<Hold>,
+    hold: Option<Box<Hold>>,
     /// The lease, and when the leader's key was made, while nothing can be asked of etcd.
     held: Option<(i64, i64)>,
     term: u64,
@@ -52,7 +52,7 @@ pub struct Keeper {
 
 /// What etcd knows of us, as far as we know.
 struct Hold {
-    client: Client,
+    client: Box<Client>,
     lease: Lease,
     /// Of the leader's key.
     created: i64,
@@ -60,7 +60,7 @@ struct Hold {
 
 /// Who stands where we would.
 enum Won {
-    Us(Hold),
+    Us(Box<Hold>),
     Another(String),
 }
 
@@ -125,7 +125,7 @@ async fn claim(etcd: &Etcd, leader: &Leader) -> Result<Won, RegistryError> {
     let answer = bounded(client.txn(txn)).await?;
     if answer.succeeded() {
         let created = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-        return Ok(Won::Us(Hold { client, lease, created }));
+        return Ok(Won::Us(Box::new(Hold { client, lease, created })));
     }
     drop(bounded(client.lease_revoke(lease.id)).await);
     let there = bounded(client.get(key, None)).await?;
@@ -222,7 +222,7 @@ impl Keeper {
         if let Some((id, created)) = self.held {
             let mut client = self.etcd.client().await?;
             if let Ok(lease) = Lease::resume(&mut client, id).await {
-                self.hold = Some(Hold { client, lease, created });
+                self.hold = Some(Box::new(Hold { client, lease, created }));
                 return Ok(true);
             }
             self.held = None;

@@ -8,8 +8,10 @@
 //! Epochs fence: the upper 32 bits of an epoch count leaders. Ranks refuse an epoch that is not newer
 //! than the last, so a leader that was deposed, and does not know it yet, can form no group.
 
-mod announce;
 mod lead;
+
+mod announce;
+
 mod members;
 
 mod etcd;

@@ -60,12 +60,12 @@ pub(crate) fn coordinator(
 ) -> Result<CoordinatorConfig, UsageError> {
     given.exclude("worker", "etcd")?;
     let workers = given.many("worker", values::peer)?;
+    let world = given.one("world", values::number(1, RANKS_MAX))?;
+    let world = world.map(|world| usize::try_from(world).unwrap_or(usize::MAX));
     let ranks = match etcd(given)? {
         Some(etcd) => Ranks::Etcd(etcd),
         None => Ranks::At(workers_given(workers)?),
     };
-    let world = given.one("world", values::number(1, RANKS_MAX))?;
-    let world = world.map(|world| usize::try_from(world).unwrap_or(usize::MAX));
     if let (Some(world), Ranks::At(workers)) = (world, &ranks)
         && world > workers.len()
     {

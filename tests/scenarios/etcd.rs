@@ -19,6 +19,7 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     /// Starts one; none where it is not installed, which the test then says.
+    #[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
     pub(crate) fn start() -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
             eprintln!("skipped: there is no etcd here (Debian's package is etcd-server)");

@@ -104,7 +104,7 @@ async fn describe_all(
     loop {
         let late = async {
             if well < enough {
-                pending().await
+                pending::<()>().await;
             }
             sleep(LATE_MAX).await;
         };

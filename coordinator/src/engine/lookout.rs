@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Lookout(Option<BoxFuture<'static, Sighting>>);
 
 /// Who was seen.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Sighting {
     /// For the epoch's group.
     epoch: u64,
