@@ -180,9 +180,10 @@ impl Device {
         let has = |name: &str| extensions.iter().any(|it| it == name);
         let unified = ask.number::<u32>(DEVICE_UNIFIED_MEMORY)? != 0;
         let kind = match ask.number::<u64>(DEVICE_TYPE)? {
+            // A simulator says that it is everything.
+            kinds if kinds & 2 != 0 => DeviceKind::Cpu,
             kinds if kinds & 4 != 0 && unified => DeviceKind::Integrated,
             kinds if kinds & 4 != 0 => DeviceKind::Discrete,
-            kinds if kinds & 2 != 0 => DeviceKind::Cpu,
             _ => DeviceKind::Other,
         };
         let pci = has("cl_khr_pci_bus_info").then(|| ask.pci()).transpose()?;

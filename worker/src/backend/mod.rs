@@ -77,6 +77,25 @@ pub struct Capabilities {
     pub memory_bytes: u64,
 }
 
+/// What a device of its own memory has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In all, bytes.
+    pub total_bytes: u64,
+    /// Taken by weights and tables, bytes.
+    pub taken_bytes: u64,
+    /// Kept free for what steps compute and for the driver, bytes.
+    pub kept_free_bytes: u64,
+}
+
+impl DeviceMemory {
+    /// Bytes that a KV cache may have.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.taken_bytes).saturating_sub(self.kept_free_bytes)
+    }
+}
+
 /// The rows of one matrix that this rank owns: `matrix.rows[rows]`, and of those the columns
 /// `columns`. The parts of a fused matrix (q, k, v; gate, up) are listed one after another.
 #[derive(Debug, Clone)]
@@ -142,6 +161,12 @@ pub trait Backend: Send + 'static {
 
     /// What this device is.
     fn capabilities(&self) -> Capabilities;
+
+    /// Memory of a device of its own, less what is taken and what a step needs; none where the device
+    /// shares the host's.
+    fn memory(&self) -> Option<DeviceMemory> {
+        None
+    }
 
     // At load.
 

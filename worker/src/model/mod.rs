@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use checkpoint::Checkpoint;
 
-use crate::backend::{Backend, BackendError, CacheShape, Capabilities};
+use crate::backend::{Backend, BackendError, CacheShape, Capabilities, DeviceMemory};
 use crate::batch::Step;
 use crate::collective::Collective;
 use crate::model::decoder::Decoder;
@@ -90,6 +90,12 @@ impl<B: Backend> Model<B> {
     #[must_use]
     pub(crate) fn weight_bytes(&self) -> u64 {
         self.weight_bytes
+    }
+
+    /// Memory of a device of its own.
+    #[must_use]
+    pub(crate) fn memory(&self) -> Option<DeviceMemory> {
+        self.backend.memory()
     }
 
     /// What the device is.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use checkpoint::Checkpoint;
 use proto::worker::step_failure::Kind;
 use proto::worker::{Description, LoadProgress, LoadRequest, StepFailure, StepReply, StepRequest};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backend::Capabilities;
 use crate::collective::grpc::{FormError, Switchboard};
@@ -90,6 +90,8 @@ struct Shared {
     metrics: RankMetrics,
     state: Mutex<State>,
     stays: Arc<Stays>,
+    /// Why the device is of no use any more.
+    lost: watch::Sender<Option<String>>,
 }
 
 struct State {
@@ -146,9 +148,18 @@ impl Rank {
         let digest = checkpoint.digest();
         let phase = EpochPhase::Ended("no group was formed yet".to_owned());
         let state = Mutex::new(State { epoch: 0, phase });
-        let stays = Arc::default();
-        let shared =
-            Shared { config, checkpoint, digest, capabilities, meeting, metrics, state, stays };
+        let (stays, (lost, _)) = (Arc::default(), watch::channel(None));
+        let shared = Shared {
+            config,
+            checkpoint,
+            digest,
+            capabilities,
+            meeting,
+            metrics,
+            state,
+            stays,
+            lost,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -242,6 +253,17 @@ impl Rank {
         self.shared.lock().phase = EpochPhase::Ended(reason.to_owned());
     }
 
+    /// Waits until the device is lost: then only another process can take the rank. Gives the reason.
+    pub async fn lost(&self) -> String {
+        let mut told = self.shared.lost.subscribe();
+        let reason = told.wait_for(Option::is_some).await.map(|it| it.clone().unwrap_or_default());
+        match reason {
+            Ok(reason) => reason,
+            // Whoever waits keeps the sender alive.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// What a request for a load says, when it can be followed.
     fn order(&self, request: &LoadRequest) -> Result<LoadOrder, LoadFailure> {
         let Shared { config, checkpoint, digest, .. } = self.shared.as_ref();
@@ -275,6 +297,11 @@ impl Shared {
         if state.epoch == epoch {
             state.phase = EpochPhase::Ready(jobs);
         }
+    }
+
+    /// The device is lost.
+    fn lose(&self, reason: &str) {
+        self.lost.send_replace(Some(reason.to_owned()));
     }
 
     /// The first reason counts.

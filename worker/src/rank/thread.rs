@@ -13,13 +13,14 @@ use proto::worker::{LoadProgress, Loaded, Loading, StepFailure, StepReply, StepR
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use crate::backend::BackendError;
 use crate::collective::Collective;
 use crate::config::WorkerConfig;
 use crate::metrics::{Outcome, Phase, RankMetrics};
 use crate::rank::meeting::{Meeting, Metered};
 use crate::rank::stay::Stay;
 use crate::rank::{JOBS_MAX, LoadFailure, Shared};
-use crate::runner::{LoadOrder, Runner};
+use crate::runner::{LoadError, LoadOrder, Runner};
 
 /// While an earlier epoch is not over yet, the coordinator hears this often that we are alive.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
@@ -91,7 +92,12 @@ impl Seat {
         let rank = self.order.shard.rank();
         let runner = match loaded {
             Ok(Ok(runner)) => runner,
-            Ok(Err(failure)) => return self.fail(failure.into()),
+            Ok(Err(failure)) => {
+                if matches!(failure, LoadError::Backend(BackendError::Device(_))) {
+                    self.lose(&failure.to_string());
+                }
+                return self.fail(failure.into());
+            }
             Err(panic) => return self.fail(LoadFailure::Died { rank, panic: said(&*panic) }),
         };
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
@@ -107,7 +113,7 @@ impl Seat {
         self.end(reason);
     }
 
-    fn load(&self, collective: Box<dyn Collective>) -> Result<Runner, crate::runner::LoadError> {
+    fn load(&self, collective: Box<dyn Collective>) -> Result<Runner, LoadError> {
         let collective = Box::new(Metered { collective, metrics: self.metrics.clone() });
         let WorkerConfig { backend, threads, .. } = self.config;
         let mut told = |done, total| self.told(done, total);
@@ -129,6 +135,7 @@ impl Seat {
             let stepped = catch_unwind(AssertUnwindSafe(|| runner.step(&request)));
             // The reply leaves by the same thread as what goes to the peers.
             self.meeting.rest();
+            let died = stepped.is_err();
             let answer = stepped.unwrap_or_else(|panic| self.died(&request, &*panic));
             let outcome = outcome_of(&answer);
             if outcome != Outcome::Refused {
@@ -142,6 +149,9 @@ impl Seat {
             drop(reply.send(answer));
             if let Some(message) = failed {
                 warn!(epoch = self.order.epoch, step = request.step, message, "step failed");
+                if outcome == Outcome::Device && !died {
+                    self.lose(&message);
+                }
                 if over {
                     // The runner goes now, and with it the streams: peers need not wait.
                     return message;
@@ -161,6 +171,12 @@ impl Seat {
             step: request.step,
             failure: Some(StepFailure { kind: Kind::Device.into(), message }),
             ..StepReply::default()
+        }
+    }
+
+    fn lose(&self, reason: &str) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.lose(reason);
         }
     }
 

@@ -14,7 +14,7 @@ use proto::worker::{StepFailure, StepReply, StepRequest, StepTimes, step_failure
 use crate::backend::candle::Candle;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::opencl::{OpenClBackend, OpenClConfig};
-use crate::backend::{Backend, BackendError, Capabilities};
+use crate::backend::{Backend, BackendError, Capabilities, DeviceMemory};
 use crate::batch::{Refusal, Step, StepLimits};
 use crate::collective::Collective;
 use crate::memory::HostMemory;
@@ -75,6 +75,21 @@ pub enum LoadError {
         block_bytes: u64,
         /// Bytes that the cache may have.
         offered: u64,
+    },
+    /// The cache does not fit beside the weights on a device of its own memory.
+    #[error(
+        "{blocks} KV blocks of {block_bytes} bytes do not fit: of the device's {} bytes weights take {} and {} \
+         are kept free, which leaves {}; lower --kv-blocks or --kv-cache-memory, or share the model among \
+         more ranks",
+        memory.total_bytes, memory.taken_bytes, memory.kept_free_bytes, memory.free_bytes()
+    )]
+    NoDeviceRoom {
+        /// Blocks asked for, at least one.
+        blocks: usize,
+        /// Bytes of a block, over all layers.
+        block_bytes: u64,
+        /// What the device has.
+        memory: DeviceMemory,
     },
     /// More was asked for than the machine has.
     #[error(
@@ -167,7 +182,7 @@ impl Runner {
                 (Device::Cpu(model), loaded)
             }
             BackendChoice::OpenCl(config) => {
-                let backend = OpenClBackend::new(config, order.shard.rank())?;
+                let backend = OpenClBackend::new(config, order.shard.rank(), order.ranks_here)?;
                 let (model, loaded) = load(backend, checkpoint, order, progress)?;
                 (Device::OpenCl(model), loaded)
             }
@@ -341,7 +356,11 @@ fn load<B: Backend>(
     let mut model = Model::load(backend, checkpoint, &slices, positions, progress)?;
     let one = Room { blocks: 1, swap_blocks: 0 };
     let block_bytes = model.block_bytes(&room::shape(order, config, kv_heads, one));
-    let room = room::blocks(order, positions, block_bytes, HostMemory::read())?;
+    let host = HostMemory::read();
+    let room = match model.memory() {
+        Some(memory) => room::blocks_on_device(order, positions, block_bytes, (memory, host))?,
+        None => room::blocks(order, positions, block_bytes, host)?,
+    };
     model.reserve(&room::shape(order, config, kv_heads, room))?;
     let loaded = Loaded {
         kv_blocks: room.blocks,

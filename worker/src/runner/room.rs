@@ -1,6 +1,6 @@
 //! How many KV blocks a rank reserves.
 
-use crate::backend::CacheShape;
+use crate::backend::{CacheShape, DeviceMemory};
 use crate::memory::HostMemory;
 use crate::runner::{LoadError, LoadOrder};
 
@@ -36,10 +36,7 @@ pub(super) fn blocks(
         (blocks, _) => blocks,
     };
     let blocks = blocks.min(blocks_max);
-    let swap_blocks = match order.swap_blocks {
-        0 => fit(order.swap_bytes).min(blocks_max),
-        blocks => blocks,
-    };
+    let swap_blocks = swap_blocks(order, block_bytes);
     let bytes = block_bytes.saturating_mul(blocks as u64 + swap_blocks as u64);
     if blocks == 0 {
         let offered = if order.kv_cache_bytes > 0 { order.kv_cache_bytes } else { free };
@@ -52,6 +49,46 @@ pub(super) fn blocks(
             bytes,
             memory_bytes: memory.total_bytes,
         });
+    }
+    Ok(Room { blocks, swap_blocks })
+}
+
+/// Blocks in host memory that were asked for.
+fn swap_blocks(order: &LoadOrder, block_bytes: u64) -> usize {
+    let blocks_max = u32::MAX as usize / order.block_size;
+    match order.swap_blocks {
+        0 => usize::try_from(order.swap_bytes / block_bytes.max(1))
+            .map_or(blocks_max, |fit| fit.min(blocks_max)),
+        blocks => blocks,
+    }
+}
+
+/// As [`blocks`], on a device whose memory is nobody else's.
+pub(super) fn blocks_on_device(
+    order: &LoadOrder,
+    positions: usize,
+    block_bytes: u64,
+    (memory, host): (DeviceMemory, HostMemory),
+) -> Result<Room, LoadError> {
+    let per_block = block_bytes.max(1);
+    let blocks_max = u32::MAX as usize / order.block_size; // slots are numbered in 32 bits
+    let most = order.step_sequences_max.saturating_mul(positions.div_ceil(order.block_size));
+    let fit = |bytes: u64| usize::try_from(bytes / per_block).unwrap_or(usize::MAX);
+    let room = fit(memory.free_bytes());
+    let blocks = match (order.kv_blocks, order.kv_cache_bytes) {
+        (0, 0) => most.min(room),
+        (0, bytes) => fit(bytes),
+        (blocks, _) => blocks,
+    };
+    let blocks = blocks.min(blocks_max).max(1);
+    if blocks > room {
+        return Err(LoadError::NoDeviceRoom { blocks, block_bytes, memory });
+    }
+    let swap_blocks = swap_blocks(order, block_bytes);
+    let bytes = block_bytes.saturating_mul(swap_blocks as u64);
+    if bytes > host.total_bytes {
+        let memory_bytes = host.total_bytes;
+        return Err(LoadError::NoRoom { blocks: 0, swap_blocks, bytes, memory_bytes });
     }
     Ok(Room { blocks, swap_blocks })
 }
@@ -127,6 +164,26 @@ mod tests {
         assert_eq!(blocks(&bytes, 100, 200, MEMORY).unwrap().swap_blocks, 4);
         let number = LoadOrder { swap_blocks: 3, ..bytes };
         assert_eq!(blocks(&number, 100, 200, MEMORY).unwrap().swap_blocks, 3);
+    }
+
+    #[test]
+    fn a_device_s_cache_is_what_weights_and_steps_leave() {
+        let memory = DeviceMemory { total_bytes: 10_000, taken_bytes: 7_000, kept_free_bytes: 600 };
+        let blocks = |order: &LoadOrder, bytes| {
+            blocks_on_device(order, 100, bytes, (memory, MEMORY)).map(|room| room.blocks)
+        };
+        assert_eq!(blocks(&order(), 10).unwrap(), 14, "no more than it can use");
+        assert_eq!(blocks(&order(), 200).unwrap(), 12, "2400 bytes are free");
+        let asked = LoadOrder { kv_blocks: 13, ..order() };
+        assert_eq!(
+            blocks(&asked, 200).unwrap_err().to_string(),
+            "13 KV blocks of 200 bytes do not fit: of the device's 10000 bytes weights take 7000 and \
+             600 are kept free, which leaves 2400; lower --kv-blocks or --kv-cache-memory, or share \
+             the model among more ranks"
+        );
+        assert!(blocks(&order(), 2_500).is_err(), "not one");
+        let swap = LoadOrder { swap_blocks: 51, ..order() };
+        assert!(matches!(blocks(&swap, 200), Err(LoadError::NoRoom { .. })), "the host's memory");
     }
 
     #[test]

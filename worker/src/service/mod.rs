@@ -37,6 +37,9 @@ pub enum ServeError {
     /// The gRPC server ended by itself.
     #[error("the gRPC server failed: {0}")]
     Grpc(#[from] tonic::transport::Error),
+    /// The device is lost: another process has to take this one's place.
+    #[error("this worker ends because its device is lost: {0}")]
+    Device(String),
     /// Its task is gone: a bug.
     #[error("the gRPC server died")]
     Died,
@@ -62,17 +65,19 @@ pub async fn serve(
     let runtime = rank.switchboard().map_or_else(Handle::current, |s| s.driver().handle().clone());
     let grpc = grpc(listener.into_std()?, rank.clone(), stop.clone());
     let mut grpc = AbortOnDropHandle::new(runtime.spawn(grpc));
-    tokio::select! {
-        () = shutdown => {}
+    let lost = tokio::select! {
+        () = shutdown => None,
+        reason = rank.lost() => Some(reason),
         ended = &mut grpc => return ended.unwrap_or(Err(ServeError::Died)),
-    }
+    };
     info!("stopping");
     rank.leave("the worker is stopping");
     stop.cancel();
     if timeout(DRAIN_MAX, &mut probes).await.is_err() {
         probes.abort();
     }
-    grpc.await.unwrap_or(Err(ServeError::Died))
+    let ended = grpc.await.unwrap_or(Err(ServeError::Died));
+    lost.map_or(ended, |reason| Err(ServeError::Device(reason)))
 }
 
 async fn grpc(

@@ -42,17 +42,25 @@ impl OpenClConfig {
 }
 
 impl OpenClBackend {
-    /// Takes the device of a rank: ranks of one machine take one each, in order of their addresses, and
+    /// Takes the device of a rank: the `ranks_here` ranks of one machine take one each, in order of their addresses, and
     /// begin again where there are more ranks than devices.
     ///
     /// # Errors
     /// [`BackendError::Absent`] if there is none, [`BackendError::Device`] if it cannot be taken.
-    pub fn new(config: &OpenClConfig, rank: usize) -> Result<Self, BackendError> {
+    pub fn new(
+        config: &OpenClConfig,
+        rank: usize,
+        ranks_here: usize,
+    ) -> Result<Self, BackendError> {
         let devices = config.devices()?;
         let queue = Queue::open(&devices[rank % devices.len()], false);
         let queue = queue.map_err(|error| failed(&error))?;
         let driver = Driver::new(queue, config.programs.clone()).map_err(|error| failed(&error))?;
-        Ok(Self { driver, arrays: Arrays::default() })
+        Ok(Self {
+            driver,
+            arrays: Arrays::default(),
+            sharing: ranks_here.div_ceil(devices.len()).max(1),
+        })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Norms and choosing rows.
 
 use super::{ROWS, assert_same, backends, numbers};
-use crate::backend::Backend;
 use crate::backend::cpu::tests::support::Random;
+use crate::backend::{Backend, BackendError};
 
 /// A norm, and one of a sum, with and without a norm of the sum.
 fn norms<B: Backend>(backend: &mut B, columns: usize, rows: usize, post: bool) -> Vec<f32> {
@@ -32,6 +32,27 @@ fn norms_have_the_cpu_s_bits() {
                 let expected = norms(&mut cpu, columns, rows, post);
                 assert_same(&norms(&mut device, columns, rows, post), &expected, &(columns, rows));
             }
+        }
+    }
+}
+
+#[test]
+fn what_failed_is_told_where_data_comes_back_and_nothing_runs_after_it() {
+    for mut device in backends().1 {
+        // A row that no work-group can hold; the model's loader would have been told so before.
+        let columns = 20_000;
+        assert!(device.vector(&vec![1.0; columns]).is_err());
+        let weight = device.vector(&[1.0; 8]).unwrap();
+        let x = device.upload(&vec![1.0; columns], columns);
+        let before = device.launches();
+        let y = device.norm(&x, &weight, 1e-5);
+        let y = device.norm(&y, &weight, 1e-5);
+        assert_eq!(device.launches(), before + 1);
+        let mut out = Vec::new();
+        for _ in 0..2 {
+            let error = device.rows(&y, &[0], &mut out).unwrap_err();
+            assert!(matches!(error, BackendError::Device(_)), "{error}");
+            assert!(error.to_string().contains("local memory"), "{error}");
         }
     }
 }
