@@ -4,13 +4,16 @@
 //! wrongly, and 1 for everything else.
 
 mod bench;
+mod chart;
 mod cli;
 mod config;
 mod coordinator;
 mod device;
 mod doctor;
+mod exposition;
 mod front;
 mod generate;
+mod load;
 mod loading;
 mod logging;
 mod membership;
@@ -74,9 +77,13 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<()> {
             let config = config::generate(&mut given, &environment)?;
             in_runtime(&log, generate::run(config))
         }
-        "bench" => {
+        "bench engine" => {
             let config = config::bench(&given, &environment)?;
-            in_runtime(&log, bench::run(config))
+            in_runtime(&log, bench::engine::run(config))
+        }
+        "bench serve" => {
+            let config = config::bench_serve(&mut given)?;
+            in_runtime(&log, bench::serve::run(config))
         }
         "doctor" => {
             let config = config::doctor(&given, &environment)?;

@@ -3,12 +3,13 @@
 
 mod cards;
 mod cluster;
-
-use clap::{Arg, ArgAction, ArgMatches, Command};
+mod load;
+mod typed;
 
 use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, OPENCL_DEVICES, TELEMETRY};
 use crate::cli::cluster::{ETCD, LISTEN, WORKERS};
-use crate::config::UsageError;
+
+pub(crate) use typed::{chosen, command};
 
 /// One flag.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Flag {
     help: &'static str,
     /// Whether it may be given more than once.
     pub(crate) many: bool,
+    /// Whether it may stand alone, and then means yes.
+    switch: bool,
     /// Other tools' variables that mean the same.
     pub(crate) also: &'static [&'static str],
 }
@@ -35,7 +38,7 @@ pub(crate) struct Group {
 /// One command.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// As it is typed.
+    /// As it is typed: a word, or two where the first is a family's.
     pub(crate) name: &'static str,
     about: &'static str,
     /// A value without a flag.
@@ -54,11 +57,15 @@ struct Argument {
 }
 
 const fn flag(name: &'static str, value: &'static str, help: &'static str) -> Flag {
-    Flag { name, value, help, many: false, also: &[] }
+    Flag { name, value, help, many: false, switch: false, also: &[] }
 }
 
 const fn many(name: &'static str, value: &'static str, help: &'static str) -> Flag {
     Flag { many: true, ..flag(name, value, help) }
+}
+
+const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag { switch: true, ..flag(name, "YES|NO", help) }
 }
 
 const MODEL: Group = Group {
@@ -185,31 +192,6 @@ const MEMORY: Group = Group {
         ),
     ],
 };
-const MEASURED_MODEL: Group = Group {
-    title: "Model",
-    flags: &[flag(
-        "model",
-        "MODEL",
-        "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors [default: smollm2-135m-instruct]",
-    )],
-};
-const MEASURED: Group = Group {
-    title: "What is measured",
-    flags: &[
-        flag("prompt", "TOKENS", "Prompt tokens of each sequence; 0: none [default: 512]"),
-        flag("generate", "TOKENS", "Tokens that each sequence generates; 0: none [default: 128]"),
-        flag("batch", "SEQUENCES", "Sequences that run at once [default: 1]"),
-        flag("runs", "RUNS", "How often it is repeated; medians are shown [default: 5]"),
-        flag(
-            "json",
-            "FILE",
-            "Where the figures go as JSON as well; - is standard output, and the table then goes to standard error [default: nowhere]",
-        ),
-        STEP_TOKENS,
-        BLOCK_SIZE,
-        KV_CACHE_DTYPE,
-    ],
-};
 const WORLD: Group = Group {
     title: "Ranks",
     flags: &[flag("world", "RANKS", "Ranks that the model is split over [default: 1]")],
@@ -279,15 +261,16 @@ pub(crate) const PARTS: &[Part] = &[
         groups: &[MODEL, WORLD, DEVICE, OPENCL, SCHEDULING, MEMORY, SOURCES, PROCESS],
     },
     Part {
-        name: "bench",
-        about: "Measure how fast this machine runs a model",
-        argument: Some(Argument {
-            name: "what",
-            value: "WHAT",
-            help: "What is measured: engine, a rank in this process, without HTTP and scheduler",
-            required: true,
-        }),
-        groups: &[MEASURED_MODEL, MEASURED, DEVICE, OPENCL, SOURCES, PROCESS],
+        name: "bench engine",
+        about: "Measure how fast this machine runs a model: a rank in this process, without HTTP and scheduler",
+        argument: None,
+        groups: &[load::MEASURED_MODEL, load::MEASURED, DEVICE, OPENCL, SOURCES, PROCESS],
+    },
+    Part {
+        name: "bench serve",
+        about: "Put load on a server with an OpenAI API, and measure what its clients see",
+        argument: None,
+        groups: &[load::SERVER, load::LOAD, load::REQUESTS, load::REPORTS, PROCESS],
     },
     Part {
         name: "doctor",
@@ -317,48 +300,6 @@ pub(crate) fn is_setting(name: &str) -> bool {
 /// The environment variable of a setting.
 pub(crate) fn variable(name: &str) -> String {
     format!("ARCMESH_{}", name.to_ascii_uppercase().replace('-', "_"))
-}
-
-/// The command as clap knows it.
-pub(crate) fn command() -> Command {
-    Command::new("arcmesh")
-        .about("One large language model, served across many GPUs")
-        .after_help("Each flag can be given as an environment variable (--max-model-len: ARCMESH_MAX_MODEL_LEN)\nand in a TOML file named by --config. A flag wins over the environment, which wins over the file.")
-        .version(env!("CARGO_PKG_VERSION"))
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .disable_help_subcommand(true)
-        .subcommands(PARTS.iter().map(subcommand))
-}
-
-fn subcommand(part: &'static Part) -> Command {
-    let argument = part.argument.iter().map(|argument| {
-        Arg::new(argument.name)
-            .value_name(argument.value)
-            .help(argument.help)
-            .required(argument.required)
-    });
-    let flags = part.groups.iter().flat_map(|group| {
-        group.flags.iter().map(|flag| {
-            Arg::new(flag.name)
-                .long(flag.name)
-                .value_name(flag.value)
-                .help(format!("{} [env: {}]", flag.help, variable(flag.name)))
-                .help_heading(group.title)
-                .action(if flag.many { ArgAction::Append } else { ArgAction::Set })
-                // So that a negative number is refused by the flag's own rule.
-                .allow_negative_numbers(true)
-        })
-    });
-    Command::new(part.name).about(part.about).args(argument).args(flags)
-}
-
-/// The command that was typed.
-pub(crate) fn chosen(matches: &ArgMatches) -> Result<(&'static Part, &ArgMatches), UsageError> {
-    let (name, matches) =
-        matches.subcommand().ok_or_else(|| UsageError::new("which command? see --help"))?;
-    let part = PARTS.iter().find(|part| part.name == name).expect("clap knows only these commands");
-    Ok((part, matches))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What `arcmesh bench` is to measure.
+//! What `arcmesh bench engine` is to measure.
 
 use std::path::PathBuf;
 
@@ -62,18 +62,13 @@ impl JsonOutput {
     }
 }
 
-/// What `arcmesh bench` is to do.
+/// What `arcmesh bench engine` is to do.
 pub(crate) fn bench(given: &Given, environment: &Environment) -> Result<BenchConfig, UsageError> {
-    given.one("what", |text| match text {
-        "engine" => Ok(()),
-        _ => Err(format!("'{text}' cannot be measured: say engine")),
-    })?;
-    let json = given.one("json", JsonOutput::parse)?;
     Ok(BenchConfig {
         model: meant::model(given, environment)?,
         device: meant::device(given, environment, 1)?,
         load: load(given)?,
-        json,
+        json: given.one("json", JsonOutput::parse)?,
     })
 }
 

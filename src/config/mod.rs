@@ -5,6 +5,7 @@ mod bench;
 mod cards;
 mod cluster;
 mod given;
+mod load;
 mod meant;
 mod values;
 
@@ -12,6 +13,10 @@ pub(crate) use bench::{BenchConfig, BenchLoad, JsonOutput, bench};
 pub(crate) use cards::{DoctorConfig, TelemetryConfig, doctor};
 pub(crate) use cluster::{CoordinatorConfig, Ranks, WorkerConfig, coordinator, worker};
 pub(crate) use given::{Environment, Given, UsageError};
+pub(crate) use load::{
+    AskedConfig, BenchServeConfig, Endpoint, Lengths, LoadConfig, Prompts, ServerConfig, Shape,
+    bench_serve,
+};
 pub(crate) use meant::{
     DeviceConfig, EngineConfig, GenerateConfig, HttpConfig, KvCacheSize, LogConfig, LogFormat,
     ModelConfig, PullConfig, ServeConfig, generate, log, pull, serve,

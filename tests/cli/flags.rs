@@ -1,8 +1,11 @@
 //! Every flag there is, and a wrong value for each that has some.
 
 /// Flags that every command has.
-pub(crate) const EVERYWHERE: &[&str] =
-    &["config", "log-format", "log-level", "cache", "pypi-index"];
+pub(crate) const EVERYWHERE: &[&str] = &["config", "log-format", "log-level"];
+/// Flags of every command that needs a model.
+pub(crate) const SOURCES: &[&str] = &["cache", "pypi-index"];
+/// Commands that need none.
+pub(crate) const WITHOUT_MODEL: &[&str] = &["bench serve"];
 
 /// Every other flag of every command; scripts use these names.
 pub(crate) const FLAGS: &[(&str, &[&str])] = &[
@@ -110,7 +113,31 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "bench",
+        "bench serve",
+        &[
+            "url",
+            "served-model-name",
+            "api-key",
+            "endpoint",
+            "concurrency",
+            "rate",
+            "wave",
+            "requests",
+            "duration",
+            "timeout",
+            "seed",
+            "prompt-tokens",
+            "prompts",
+            "answer-tokens",
+            "ignore-eos",
+            "temperature",
+            "json",
+            "html",
+            "reconcile",
+        ],
+    ),
+    (
+        "bench engine",
         &[
             "model",
             "threads",
@@ -176,4 +203,18 @@ pub(crate) const WRONG: &[(&str, &str, &str)] = &[
     ("bench engine", "generate", "x"),
     ("bench engine", "batch", "0"),
     ("bench engine", "runs", "0"),
+    ("bench serve", "url", "ftp://x"),
+    ("bench serve", "endpoint", "embeddings"),
+    ("bench serve", "concurrency", "0"),
+    ("bench serve", "rate", "fast"),
+    ("bench serve", "wave", "0"),
+    ("bench serve", "requests", "0"),
+    ("bench serve", "duration", "-1"),
+    ("bench serve", "timeout", "nan"),
+    ("bench serve", "seed", "x"),
+    ("bench serve", "prompt-tokens", "uniform:9..3"),
+    ("bench serve", "answer-tokens", "zipf:9"),
+    ("bench serve", "ignore-eos", "maybe"),
+    ("bench serve", "temperature", "3"),
+    ("bench serve", "reconcile", "maybe"),
 ];

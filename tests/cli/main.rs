@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::flags::{EVERYWHERE, FLAGS, WRONG};
+use crate::flags::{EVERYWHERE, FLAGS, SOURCES, WITHOUT_MODEL, WRONG};
 
 /// The command, in a home of its own and without settings from outside.
 fn arcmesh(home: &Path, words: &[&str]) -> Command {
@@ -55,12 +55,15 @@ fn variable(flag: &str) -> String {
 fn help_mentions_every_flag_with_its_variable() {
     let home = home();
     for (command, flags) in FLAGS {
-        let output = arcmesh(home.path(), &[command, "--help"]).output().unwrap();
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let output = arcmesh(home.path(), &words).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty());
         let help = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-        let flags = [flags, EVERYWHERE].concat();
+        let sources = if WITHOUT_MODEL.contains(command) { &[] } else { SOURCES };
+        let flags = [flags, EVERYWHERE, sources].concat();
         for flag in &flags {
-            assert!(help.contains(&format!("--{flag} <")), "{command} --{flag}:\n{help}");
+            let shown = [format!("--{flag} <"), format!("--{flag} [<")];
+            assert!(shown.iter().any(|it| help.contains(it)), "{command} --{flag}:\n{help}");
             assert!(help.contains(&format!("[env: {}]", variable(flag))), "{command} --{flag}");
         }
         let listed = help.matches("[env: ").count();
@@ -68,6 +71,7 @@ fn help_mentions_every_flag_with_its_variable() {
     }
     let output = arcmesh(home.path(), &["--help"]).output().unwrap();
     for (command, _) in FLAGS {
+        let command = command.split(' ').next().unwrap();
         assert!(text(&output.stdout).contains(&format!("  {command} ")));
     }
 }

@@ -7,6 +7,7 @@ mod etcd;
 mod faults;
 mod figures;
 mod limits;
+mod load;
 mod logits;
 mod membership;
 mod process;

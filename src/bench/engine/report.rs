@@ -12,7 +12,7 @@ use worker::backend::cpu::{Path, read_bandwidth};
 use worker::telemetry::{resident_bytes, resident_peak_bytes};
 use worker::{BackendChoice, Runner};
 
-use crate::bench::measure::Run;
+use crate::bench::engine::measure::Run;
 use crate::config::BenchLoad;
 
 /// Every matrix of a layer.
