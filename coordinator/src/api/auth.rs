@@ -11,10 +11,14 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::api::Shared;
 use crate::api::error::ApiError;
+use crate::api::live;
 use crate::config::API_KEY_BYTES_MAX;
 
 /// Open to all: they must work for whoever watches the process, and tell nothing of requests.
 const OPEN: [&str; 3] = ["/health", "/ready", "/metrics"];
+
+/// The page for people: a browser that opens it cannot show a key before it was asked for one.
+const PAGE: &str = "/";
 
 /// Keys of which a request must have one; none: no key is needed. Never shown.
 #[derive(Clone, Default)]
@@ -69,6 +73,9 @@ pub(super) async fn check(
         return Ok(next.run(request).await);
     }
     let given = request.headers().get(AUTHORIZATION);
+    if given.is_none() && request.uri().path() == PAGE {
+        return Ok(live::locked().await);
+    }
     let error = match given.and_then(|value| bearer(value.to_str().ok()?)) {
         Some(key) if keys.accept(key) => return Ok(next.run(request).await),
         Some(_) => ApiError::WrongKey,

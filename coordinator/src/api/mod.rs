@@ -19,6 +19,7 @@ mod fields;
 mod generate;
 mod limits;
 mod line;
+mod live;
 mod logits;
 mod messages;
 mod models;
@@ -118,6 +119,8 @@ pub fn router(api: Api) -> Router {
     });
     let cors = cors::layer(&shared.api.origins);
     Router::new()
+        .route("/", get(live::page))
+        .route("/live", get(live::look))
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
         .route("/v1/models", get(models::list))

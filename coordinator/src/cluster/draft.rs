@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::form::{Wish, failed, gone, lost};
-use crate::cluster::{ClusterError, Member, MemberRequest};
+use crate::cluster::{ClusterError, Member, MemberRequest, RankLook};
 
 /// A rank says what it is within this time: no work is needed for it.
 const DESCRIBE_MAX: Duration = Duration::from_secs(3);
@@ -36,6 +36,8 @@ pub(crate) struct Draft {
 pub(super) struct Drafted {
     /// In order of rank.
     pub(super) members: Vec<Member>,
+    /// What each of them is.
+    pub(super) looks: Vec<RankLook>,
     /// The newest epoch that anybody knows of.
     pub(super) newest: u64,
 }
@@ -48,16 +50,20 @@ pub(super) async fn draft(draft: &Draft, wish: &Wish) -> Result<Drafted, Cluster
     }
     let described = describe_all(candidates, *wanted).await;
     let mut newest = 0;
-    let mut members = Vec::new();
+    let (mut members, mut looks) = (Vec::new(), Vec::new());
     let mut reason = None;
     for (at, (member, described)) in candidates.iter().zip(described).enumerate() {
         let Some(described) = described else { continue };
         let fits = described.and_then(|described| {
             newest = described.epoch.max(newest);
-            agrees(at, member, &described, wish)
+            agrees(at, member, &described, wish)?;
+            Ok(look(member, described))
         });
         match fits {
-            Ok(()) => members.push(member.clone()),
+            Ok(look) => {
+                members.push(member.clone());
+                looks.push(look);
+            }
             // A rank of this process that has ended ends it too; a stranger ends only a closed group.
             Err(error @ ClusterError::Ended { .. }) => return Err(error),
             Err(error @ ClusterError::Unusable(_)) if !open => return Err(error),
@@ -78,7 +84,13 @@ pub(super) async fn draft(draft: &Draft, wish: &Wish) -> Result<Drafted, Cluster
         return Err(away);
     }
     members.truncate(*wanted);
-    Ok(Drafted { members, newest })
+    looks.truncate(*wanted);
+    Ok(Drafted { members, looks, newest })
+}
+
+fn look(member: &Member, described: Description) -> RankLook {
+    let Description { node, backend, device, threads, memory_bytes, .. } = described;
+    RankLook { name: member.name.clone(), node, backend, device, threads, memory_bytes }
 }
 
 fn none_there(open: bool) -> ClusterError {

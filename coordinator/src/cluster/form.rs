@@ -57,7 +57,7 @@ pub(crate) async fn form(
     epochs: Option<mpsc::Sender<EpochAsked>>,
     progress: impl Fn(u64, u64) + Send + Sync,
 ) -> Result<Group, ClusterError> {
-    let Drafted { members, newest } = draft::draft(&draft, &wish).await?;
+    let Drafted { members, looks, newest } = draft::draft(&draft, &wish).await?;
     let members: Arc<[Member]> = members.into();
     let peers = peers(&members)?;
     let epoch = next_epoch(&members, newest.max(epoch), epochs).await?;
@@ -68,6 +68,7 @@ pub(crate) async fn form(
     });
     let loaded = try_join_all(loads).await?;
     let mut group = Group::new(epoch, Arc::clone(&members), reserved(&members, &loaded)?);
+    group.described = looks;
     group.step(None, wish.step_max).await?;
     Ok(group)
 }

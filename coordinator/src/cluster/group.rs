@@ -27,10 +27,29 @@ pub(crate) struct Group {
     pub(crate) block_bytes: u64,
     /// Bytes of weights, over all ranks.
     pub(crate) weight_bytes: u64,
+    /// What each rank is, in order.
+    pub(crate) described: Vec<RankLook>,
     /// In order of rank.
     members: Arc<[Member]>,
     /// Steps sent.
     steps: u64,
+}
+
+/// A rank, as it described itself when the group formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RankLook {
+    /// Its address, or which thread of this process.
+    pub(crate) name: String,
+    /// The machine it is on.
+    pub(crate) node: String,
+    /// What computes.
+    pub(crate) backend: String,
+    /// As the device calls itself.
+    pub(crate) device: String,
+    /// Compute threads.
+    pub(crate) threads: u32,
+    /// The device's memory, bytes.
+    pub(crate) memory_bytes: u64,
 }
 
 /// A step that every rank ran.
@@ -95,7 +114,8 @@ pub(super) struct Reserved {
 impl Group {
     pub(super) fn new(epoch: u64, members: Arc<[Member]>, reserved: Reserved) -> Self {
         let Reserved { blocks, swap_blocks, block_bytes, weight_bytes } = reserved;
-        Self { epoch, blocks, swap_blocks, block_bytes, weight_bytes, members, steps: 0 }
+        let described = Vec::new();
+        Self { epoch, blocks, swap_blocks, block_bytes, weight_bytes, described, members, steps: 0 }
     }
 
     /// Ranks.

@@ -16,7 +16,7 @@ mod wire;
 pub(crate) use deadlines::Deadlines;
 pub(crate) use draft::{Draft, describe};
 pub(crate) use form::{Wish, form};
-pub(crate) use group::{Group, RankTimes, StepDone};
+pub(crate) use group::{Group, RankLook, RankTimes, StepDone};
 pub use grpc::connect;
 pub use logits::Likelihood;
 pub(crate) use logits::{Adjustment, Scores, SliceWish};

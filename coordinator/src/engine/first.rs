@@ -65,7 +65,8 @@ pub(super) async fn first_group(
                     // The asker being gone is fine.
                     drop(accepted.send(Err(SubmitError::NotReady(why))));
                 }
-                Some(Input::Cancel { .. }) => {}
+                // Nobody is there to be looked at.
+                Some(Input::Cancel { .. } | Input::Look { .. }) => {}
                 None => return Ok(None),
             },
         }

@@ -14,6 +14,7 @@ use crate::cluster::{Likelihood, SliceWish, StepDone};
 use crate::engine::choice::{Choice, Told};
 use crate::engine::due::{Bound, DueTimes, Until};
 use crate::engine::handle::{AnswerEvent, Failure};
+use crate::engine::look::{GroupLook, Stage};
 use crate::metrics::{FirstTokenSeen, GroupSeen, Metrics};
 
 /// A group is given up after so many steps that came out wrong with it: one, and its replay.
@@ -169,6 +170,24 @@ impl Waiting {
         sequence.generated += 1;
     }
 
+    fn look(&self, now: Time) -> GroupLook {
+        let generated = self.sequences.iter().map(|it| it.generated).max().unwrap_or(0);
+        let stage = match (generated, self.begun) {
+            (0, false) => Stage::Waiting,
+            (0, true) => Stage::Prefill,
+            _ => Stage::Decode,
+        };
+        GroupLook {
+            request: self.request_id.clone(),
+            stage,
+            age: now.since(self.arrival),
+            prompt_tokens: self.prompt_tokens,
+            sequences: self.sequences.len(),
+            generated,
+            tokens_max: self.tokens_max,
+        }
+    }
+
     fn seen(&self, times: &GroupTimes) -> GroupSeen {
         let span =
             |from: Option<Time>, to: Option<Time>| -> Option<Duration> { Some(to?.since(from?)) };
@@ -193,6 +212,16 @@ impl Waiting {
 }
 
 impl Groups {
+    /// How many have not ended.
+    pub(super) fn count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// How far each is, the oldest first.
+    pub(super) fn look(&self, now: Time) -> impl Iterator<Item = GroupLook> {
+        self.groups.values().map(move |waiting| waiting.look(now))
+    }
+
     /// None is left.
     pub(super) fn is_empty(&self) -> bool {
         self.groups.is_empty()

@@ -6,6 +6,7 @@ use scheduler::{CancelReason, FinishReason, GroupId, GroupTimes, NewGroup, Refus
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cluster::Likelihood;
+use crate::engine::look::Look;
 use crate::engine::state::EngineState;
 use crate::engine::wishes::Wishes;
 
@@ -20,6 +21,11 @@ pub(crate) enum Input {
         events: mpsc::Sender<AnswerEvent>,
         /// Answered at once.
         accepted: oneshot::Sender<Result<GroupId, SubmitError>>,
+    },
+    /// Say what goes on.
+    Look {
+        /// Answered at once.
+        reply: oneshot::Sender<Look>,
     },
     /// End a group early.
     Cancel {
@@ -132,6 +138,13 @@ impl EngineHandle {
     #[must_use]
     pub fn state(&self) -> EngineState {
         self.state.borrow().clone()
+    }
+
+    /// What goes on at this moment; none while there is no group of workers, or no longer.
+    pub(crate) async fn look(&self) -> Option<Look> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::Look { reply }).await.ok()?;
+        answer.await.ok()
     }
 
     /// Queues a group.

@@ -10,6 +10,7 @@ mod due;
 mod first;
 mod groups;
 mod handle;
+mod look;
 mod lookout;
 mod reform;
 mod setup;
@@ -41,6 +42,7 @@ use crate::metrics::{CacheSeen, MembersSeen, Metrics};
 
 pub(crate) use handle::Input;
 pub use handle::{Answer, AnswerEvent, EngineHandle, Failure, Submission, SubmitError};
+pub(crate) use look::{GroupLook, Stage};
 pub use setup::{EngineError, EngineSetup, ModelFacts};
 pub use state::{Capacity, EngineState};
 pub use wishes::{Likelihoods, Wishes};
@@ -244,6 +246,8 @@ impl Engine {
                 }
             }
             Input::Cancel { group, reason } => self.cancel(group, reason),
+            // Whoever looked may have gone away meanwhile.
+            Input::Look { reply } => drop(reply.send(self.look())),
         }
     }
 

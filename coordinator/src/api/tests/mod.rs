@@ -2,6 +2,7 @@
 
 mod errors;
 mod life;
+mod live;
 mod logits;
 mod parameters;
 mod scripted;

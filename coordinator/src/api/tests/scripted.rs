@@ -96,6 +96,7 @@ pub(super) fn engine(
                     let release = Arc::clone(&release);
                     tokio::spawn(play(acts, sequences, events, cancelled, release));
                 }
+                Input::Look { reply } => drop(reply.send(Default::default())),
                 Input::Cancel { group, reason } => {
                     if let Some(cancel) = cancels.remove(&group) {
                         cancel.send(reason).ok();
