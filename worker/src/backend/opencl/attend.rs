@@ -6,8 +6,9 @@ use crate::backend::AttentionShape;
 use crate::backend::opencl::cache::Cache;
 use crate::backend::opencl::driver::{Arg, Driver, u32_of};
 use crate::backend::opencl::programs::Part;
+use crate::backend::opencl::rows;
 use crate::backend::opencl::steps::Arrays;
-use crate::backend::opencl::tensor::Tensor;
+use crate::backend::opencl::tensor::{GROUP, Tensor};
 
 /// Positions of a split, as `kernels/attention.cl` has them.
 const SPLIT: usize = 256;
@@ -70,8 +71,9 @@ pub(crate) fn attend(
     shape: &AttentionShape,
     cache: &Cache,
     positions: usize,
-    out: &Tensor,
+    out: &mut Tensor,
 ) {
+    let twin = rows::empty_twin(driver, out);
     let splits = positions.div_ceil(SPLIT);
     let row_bytes = shape.query_heads * splits * (shape.head_size + 2) * 4;
     let rows_max = (PARTS_BYTES_MAX / row_bytes.max(1)).max(1);
@@ -102,6 +104,8 @@ pub(crate) fn attend(
             Arg::Lease(&parts),
             Arg::Lease(arrays.positions.lease()),
             Arg::Lease(&out.values),
+            Arg::Lease(&twin.codes),
+            Arg::Lease(&twin.groups),
             heads,
             window,
             first,
@@ -109,6 +113,10 @@ pub(crate) fn attend(
         ];
         let global = [shape.query_heads * ITEMS, rows, 1];
         driver.launch((part(shape, cache), "attend_fold"), &args, global, [ITEMS, 1, 1]);
+    }
+    // Else groups of columns span heads, and whoever wants codes has them made.
+    if shape.head_size.is_multiple_of(GROUP) {
+        out.twin = twin.into();
     }
 }
 

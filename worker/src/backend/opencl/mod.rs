@@ -225,9 +225,9 @@ impl Backend for OpenClBackend {
         let heads: Vec<u32> = kv_of_query.iter().map(|&head| u32_of(head)).collect();
         self.arrays.be(&mut self.driver, batch);
         self.arrays.kv_of_query.be(&mut self.driver, &heads);
-        let out = self.tensor(q.rows, q.columns); // (T, query heads × head size)
+        let mut out = self.tensor(q.rows, q.columns); // (T, query heads × head size)
         let positions = batch.positions.iter().max().map_or(0, |&last| last as usize + 1);
-        attend::attend(&mut self.driver, &self.arrays, q, shape, cache, positions, &out);
+        attend::attend(&mut self.driver, &self.arrays, q, shape, cache, positions, &mut out);
         out
     }
 

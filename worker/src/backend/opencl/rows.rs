@@ -23,7 +23,8 @@ pub(crate) fn check_columns(driver: &Driver, columns: usize) -> Result<(), Backe
     Err(BackendError::Unsupported { backend: "opencl", what })
 }
 
-fn empty_twin(driver: &mut Driver, x: &Tensor) -> Twin {
+/// Room for the codes of a tensor's rows.
+pub(crate) fn empty_twin(driver: &mut Driver, x: &Tensor) -> Twin {
     let groups = x.rows * x.depth();
     Twin { codes: driver.lease(groups * GROUP), groups: driver.lease(groups * GROUP_BYTES) }
 }

@@ -96,7 +96,7 @@ kernel void rope_append(global const float *qkv, global const float *query_norm,
 // The positions that a row sees, as a range of two.
 uint2 seen_by(uint position, uint window) {
     uint end = position + 1;
-    return (uint2)(end > window ? end - window : 0, end);
+    return (uint2)(end - min(end, window), end);
 }
 
 // A row, a query head and a split to a work-group of SPLIT: the greatest score, the sum of weights
@@ -178,9 +178,12 @@ attend_split(global const float *q, global const half *cache, global const uint 
     }
 }
 
-// Takes a row's and head's splits together, in order: a work-group to each.
+// Takes a row's and head's splits together, in order: a work-group to each. Where heads are whole groups
+// of columns, the result goes out as codes, too.
 kernel void attend_fold(global const float *parts, global const uint *positions, global float *out,
-                        uint query_heads, uint window, uint first, uint splits) {
+                        global char *codes, global float4 *groups, uint query_heads, uint window,
+                        uint first, uint splits) {
+    local float numbers[SIZE];
     uint head = get_group_id(0), row = first + get_group_id(1);
     uint2 seen = seen_by(positions[row], window);
     ulong place = ((ulong)get_group_id(1) * query_heads + head) * splits;
@@ -194,6 +197,14 @@ kernel void attend_fold(global const float *parts, global const uint *positions,
             sum = fma(sum, a, part[2 + i] * b);
             most = both;
         }
-        out[(row * query_heads + head) * SIZE + i] = sum * (1.0f / weight);
+        float number = sum * (1.0f / weight);
+        numbers[i] = number;
+        out[(row * query_heads + head) * SIZE + i] = number;
     }
+#if SIZE % GROUP == 0
+    barrier(CLK_LOCAL_MEM_FENCE);
+    uint group = (row * query_heads + head) * (SIZE / GROUP);
+    for (uint g = get_local_id(0); g < SIZE / GROUP; g += get_local_size(0))
+        QUANTISE(numbers + g * GROUP, GROUP, codes + (group + g) * GROUP, groups + group + g);
+#endif
 }

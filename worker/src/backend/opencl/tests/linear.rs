@@ -147,3 +147,30 @@ fn what_is_no_number_stays_so() {
         assert!(sums.iter().all(|sum| sum.is_nan()) && rounded.iter().all(|sum| sum.is_nan()));
     }
 }
+
+/// A quarter of a 32B's layer: 40 heads of 128, 5120 hidden, 27648 inner numbers.
+#[test]
+fn a_quarter_of_a_large_model_s_layer_has_the_cpu_s_bits() {
+    let (mut cpu, devices) = backends();
+    let kind = BlockKind::Q4_0;
+    let (qkv, gate_up) = (Case::new(kind, 1792, 5120), Case::new(kind, 13_824, 5120));
+    let (output, down) = (Case::new(kind, 5120, 1280), Case::new(kind, 5120, 6912));
+    for mut device in devices {
+        for rows in [1, 9] {
+            let x = Random::new(rows as u64).numbers(rows * 6912);
+            let of = |columns| &x[..rows * columns];
+            let part = [qkv.part(0..1792, 0..5120)];
+            let expected = linear(&mut cpu, &part, of(5120));
+            assert_same(&linear(&mut device, &part, of(5120)), &expected, &("qkv", rows));
+            let expected = glu(&mut cpu, &gate_up, of(5120), Activation::Silu);
+            let found = glu(&mut device, &gate_up, of(5120), Activation::Silu);
+            assert_same(&found, &expected, &("gate and up", rows));
+            for (case, columns, segment) in [(&output, 1280, 128), (&down, 6912, 192)] {
+                let part = case.part(0..5120, 0..columns);
+                let (expected, _) = segmented(&mut cpu, &part, segment, of(columns));
+                let (found, _) = segmented(&mut device, &part, segment, of(columns));
+                assert!(found == expected, "{columns} columns, {rows} rows");
+            }
+        }
+    }
+}
