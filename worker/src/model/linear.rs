@@ -1,4 +1,4 @@
-//! Matrices spread over ranks: the only place that knows there are other ranks.
+//! Matrices spread over ranks: the only place of the model that knows there are other ranks.
 //!
 //! A column-parallel matrix needs nothing from here: each rank has some of its rows and computes
 //! those outputs. What follows it is row-parallel: each rank has the columns that meet its own
@@ -51,15 +51,14 @@ pub(crate) struct Head<B: Backend> {
 }
 
 impl<B: Backend> Head<B> {
-    /// Logits of some rows of `x`, `(T, hidden)`: on rank 0 `out` becomes `(rows, vocabulary)`,
-    /// elsewhere it is left empty.
+    /// This rank's logits of some rows of `x`, `(T, hidden)`: `out` becomes `(rows, vocabulary of this
+    /// rank)`.
     ///
     /// # Errors
-    /// A peer that did not come, or the device.
+    /// The device.
     pub(crate) fn forward(
         &self,
         b: &mut B,
-        c: &mut dyn Collective,
         x: &B::Tensor,
         rows: &[usize],
         out: &mut Vec<f32>,
@@ -67,18 +66,6 @@ impl<B: Backend> Head<B> {
         out.clear();
         if let Some(weight) = &self.weight {
             b.logits(x, rows, weight, out)?; // (rows, vocabulary of this rank)
-        }
-        if c.world() == 1 {
-            return Ok(());
-        }
-        let own = std::mem::take(out); // (rows, vocabulary of this rank)
-        let mut parts = Vec::new();
-        c.gather(&own, &mut parts)?; // on rank 0: for each rank, (rows, vocabulary of that rank)
-        for row in 0..rows.len() {
-            for part in &parts {
-                let width = part.len() / rows.len();
-                out.extend_from_slice(&part[row * width..(row + 1) * width]);
-            }
         }
         Ok(())
     }

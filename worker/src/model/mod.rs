@@ -43,12 +43,14 @@ const LOGITS_ROWS: usize = 64;
 pub(crate) struct Outputs {
     /// `(wanted rows, hidden)`: what the head sees, the same bits on every rank.
     pub(crate) hidden: Vec<f32>,
-    /// `(the last of those rows, vocabulary)` on rank 0, empty elsewhere.
+    /// `(the last of those rows, vocabulary of this rank)`
     pub(crate) logits: Vec<f32>,
 }
 
-/// Takes in rows of a batch, in order, and their logits: `(rows, vocabulary)`.
-pub(crate) type TakeLogits<'a> = dyn FnMut(&[usize], &[f32]) -> Result<(), Fault> + 'a;
+/// Takes in rows of a batch, in order, and this rank's logits: `(rows, vocabulary of this rank)`. Ranks
+/// come together in it.
+pub(crate) type TakeLogits<'a> =
+    dyn FnMut(&mut dyn Collective, &[usize], &[f32]) -> Result<(), Fault> + 'a;
 
 impl<B: Backend> Model<B> {
     /// Loads this rank's slices; `progress` hears of bytes done and bytes in all.
@@ -105,7 +107,7 @@ impl<B: Backend> Model<B> {
     }
 
     /// One step: moves blocks, then runs the batch. Every rank of the group does the same step at the
-    /// same time. On rank 0, `take` gets the logits of all rows that are wanted, piece by piece.
+    /// same time. `take` gets this rank's logits of all rows that are wanted, piece by piece.
     ///
     /// # Errors
     /// Where in the model it ended, and why.
@@ -132,11 +134,8 @@ impl<B: Backend> Model<B> {
             all_finite(&out.hidden, &wanted).during(Operation::Logits)?;
         }
         for (rows, wanted) in rows.chunks(LOGITS_ROWS).zip(wanted.chunks(LOGITS_ROWS)) {
-            head.forward(b, c, &x, rows, &mut out.logits).during(Operation::Logits)?; // (rows, vocabulary)
-            all_finite(&out.logits, wanted).during(Operation::Logits)?;
-            if !out.logits.is_empty() {
-                take(wanted, &out.logits).during(Operation::Logits)?;
-            }
+            head.forward(b, &x, rows, &mut out.logits).during(Operation::Logits)?; // (rows, vocabulary of this rank)
+            take(c, wanted, &out.logits).during(Operation::Logits)?;
         }
         Ok(())
     }

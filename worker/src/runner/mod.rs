@@ -19,7 +19,7 @@ use crate::batch::{Refusal, Step, StepLimits};
 use crate::collective::Collective;
 use crate::memory::HostMemory;
 use crate::model::{Fault, Model, Outputs, StepError};
-use crate::runner::choose::Choosing;
+use crate::runner::choose::{Choosing, Memory};
 pub use crate::runner::order::{LoadOrder, OrderError};
 use crate::runner::room::Room;
 use crate::sampler::{Likelihood, Sampler};
@@ -133,6 +133,9 @@ pub struct Runner {
     /// The step in which the group fell apart.
     ended: Option<u64>,
     outputs: Outputs,
+    /// The first token of this rank's stretch of the vocabulary.
+    first_token: usize,
+    choosing: Memory,
 }
 
 /// The model on whichever device it is.
@@ -207,6 +210,8 @@ impl Runner {
             next: 1,
             ended: None,
             outputs: Outputs::default(),
+            first_token: order.shard.slices(config).vocabulary.start,
+            choosing: Memory::default(),
         })
     }
 
@@ -262,7 +267,8 @@ impl Runner {
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, StepError> {
         use proto::worker::{Sampling, Slice};
 
-        let greedy = Sampling { top_p: 1.0, ..Default::default() };
+        // Whole rows are gathered where all tokens count.
+        let open = Sampling { temperature: 1.0, top_p: 1.0, ..Default::default() };
         let blocks = tokens.len().div_ceil(self.limits.block_size);
         let table = u32::try_from(blocks).unwrap_or(u32::MAX);
         let chunks = tokens.len().div_ceil(self.limits.step_tokens_max).max(1);
@@ -273,13 +279,14 @@ impl Runner {
                 tokens: tokens[start..end].to_vec(),
                 start: u32::try_from(start).unwrap_or(u32::MAX),
                 blocks: (0..table).collect(),
-                sampling: (end == tokens.len()).then_some(greedy),
+                sampling: (end == tokens.len()).then_some(open),
                 ..Slice::default()
             };
             let (epoch, step) = (self.epoch, self.next);
             self.advance(&StepRequest { epoch, step, slices: vec![slice], ..Default::default() })?;
         }
-        Ok(self.outputs.logits.clone())
+        Ok(if self.collective.world() == 1 { &self.outputs.logits } else { &self.choosing.whole }
+            .clone())
     }
 
     fn advance(&mut self, request: &StepRequest) -> Result<Outcome, StepError> {
@@ -287,8 +294,10 @@ impl Runner {
         self.next += 1;
         self.collective.begin(step.id, step.patience);
         let (collective, outputs) = (self.collective.as_mut(), &mut self.outputs);
-        let mut choosing = Choosing::new(&mut self.sampler, &step.batch, self.limits.vocabulary);
-        let mut take = |rows: &[usize], logits: &[f32]| choosing.take(rows, logits);
+        let (sampler, memory) = (&mut self.sampler, &mut self.choosing);
+        let mut choosing = Choosing::new(sampler, &step.batch, self.first_token, memory);
+        let mut take =
+            |c: &mut dyn Collective, rows: &[usize], logits: &[f32]| choosing.take(c, rows, logits);
         let run = match &mut self.device {
             Device::Candle(model) => model.step(collective, &step, outputs, &mut take),
             Device::Cpu(model) => model.step(collective, &step, outputs, &mut take),

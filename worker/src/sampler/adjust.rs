@@ -2,33 +2,36 @@
 
 use crate::batch::Adjustment;
 
-/// Bends a row of logits. A finite logit stays finite, but for a ban.
-pub(super) fn adjust(logits: &mut [f32], adjustment: &Adjustment) {
+/// Bends logits, of tokens from `first` on. A finite logit stays finite, but for a ban.
+pub(super) fn adjust(logits: &mut [f32], first: usize, adjustment: &Adjustment) {
     for &(token, bias) in &adjustment.bias {
-        change(logits, token, |logit| logit + bias);
+        change(logits, first, token, |logit| logit + bias);
     }
     for &token in &adjustment.banned {
-        logits[token as usize] = f32::NEG_INFINITY;
+        change(logits, first, token, |_| f32::NEG_INFINITY);
     }
     if adjustment.repetition != 1.0 {
         // a token of both is penalised once
         let fresh = |token: &&u32| adjustment.prompt.binary_search(token).is_err();
         let answer = adjustment.answer.iter().map(|(token, _)| token).filter(fresh);
         for &token in adjustment.prompt.iter().chain(answer) {
-            change(logits, token, |logit| repeated(logit, adjustment.repetition));
+            change(logits, first, token, |logit| repeated(logit, adjustment.repetition));
         }
     }
     for &(token, count) in &adjustment.answer {
         #[expect(clippy::cast_precision_loss, reason = "a sequence has fewer than 2²⁴ tokens")]
         let often = adjustment.frequency * count as f32;
-        change(logits, token, |logit| logit - often - adjustment.presence);
+        change(logits, first, token, |logit| logit - often - adjustment.presence);
     }
 }
 
-fn change(logits: &mut [f32], token: u32, change: impl FnOnce(f32) -> f32) {
-    let logit = &mut logits[token as usize];
-    if *logit > f32::NEG_INFINITY {
-        *logit = change(*logit).clamp(f32::MIN, f32::MAX);
+/// Bends the logit of a token, if it is here.
+fn change(logits: &mut [f32], first: usize, token: u32, change: impl FnOnce(f32) -> f32) {
+    let here = (token as usize).checked_sub(first).and_then(|at| logits.get_mut(at));
+    if let Some(logit) = here.filter(|logit| **logit > f32::NEG_INFINITY) {
+        let changed = change(*logit);
+        *logit =
+            if changed == f32::NEG_INFINITY { changed } else { changed.clamp(f32::MIN, f32::MAX) };
     }
 }
 
@@ -42,7 +45,7 @@ mod tests {
 
     fn bent(adjustment: &Adjustment) -> Vec<f32> {
         let mut logits = vec![2.0, -2.0, 0.0, 4.0];
-        adjust(&mut logits, adjustment);
+        adjust(&mut logits, 0, adjustment);
         logits
     }
 
@@ -70,5 +73,21 @@ mod tests {
         let logits = bent(&all);
         assert_eq!(logits[3], f32::NEG_INFINITY);
         assert_eq!(logits[0], f32::MAX);
+    }
+
+    #[test]
+    fn a_part_of_the_vocabulary_is_bent_as_that_part_of_it_all() {
+        let all = Adjustment {
+            bias: vec![(0, 1.0), (3, 2.0)],
+            banned: vec![1],
+            repetition: 1.5,
+            presence: 0.25,
+            prompt: vec![0, 2],
+            answer: vec![(3, 2)],
+            ..Adjustment::default()
+        };
+        let mut part = vec![0.0, 4.0];
+        adjust(&mut part, 2, &all);
+        assert_eq!(part, bent(&all)[2..]);
     }
 }

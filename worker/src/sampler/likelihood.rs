@@ -3,8 +3,6 @@
 //! The weights of all tokens are added as whole multiples of 2⁻⁴⁰: exact sums, so that a
 //! log-probability does not depend on the order in which, or by whom, they are added.
 
-use std::cmp::Ordering;
-
 use crate::sampler::exponential::{exp, ln};
 use crate::sampler::{NotANumber, largest, token};
 
@@ -45,8 +43,14 @@ fn weight(logit: f32, largest: f32) -> u64 {
     (f64::from(exp(logit - largest)) * GRID) as u64
 }
 
-/// The `count` highest logits.
-fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+/// The highest logit, of equals the one with the lowest id; none: there are no tokens here.
+pub(crate) fn highest(logits: &[f32]) -> Option<(u32, f32)> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|&logit| logit == largest).map(|at| (token(at), largest))
+}
+
+/// The `count` highest logits, of equals the one with the lowest id first.
+pub(crate) fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
     let mut found: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
     if count == 0 {
         return found;
@@ -56,7 +60,7 @@ fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
         if full && found.last().is_some_and(|&(_, least)| logit <= least) {
             continue;
         }
-        let place = found.partition_point(|&(_, other)| other.total_cmp(&logit) != Ordering::Less);
+        let place = found.partition_point(|&(_, other)| other >= logit);
         found.insert(place, (token(id), logit));
         found.truncate(count);
     }

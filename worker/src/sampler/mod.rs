@@ -31,6 +31,7 @@ use crate::sampler::cut::Bucket;
 use crate::sampler::draw::{draw, unit};
 use crate::sampler::exponential::exp;
 pub use crate::sampler::likelihood::Likelihood;
+pub(crate) use crate::sampler::likelihood::{highest, likeliest};
 
 /// Running sums and maxima side by side, as many as make the loop vectorise.
 const LANES: usize = 16;
@@ -82,7 +83,21 @@ impl Sampler {
         Ok(draw(self.members.iter().copied(), &self.weights, at))
     }
 
-    /// The same, of logits that are adjusted first.
+    /// Logits of tokens from `first` on, adjusted.
+    pub(crate) fn bent<'a>(
+        &'a mut self,
+        logits: &'a [f32],
+        first: usize,
+        adjustment: Option<&Adjustment>,
+    ) -> &'a [f32] {
+        let Some(adjustment) = adjustment else { return logits };
+        self.adjusted.clear();
+        self.adjusted.extend_from_slice(logits);
+        adjust::adjust(&mut self.adjusted, first, adjustment);
+        &self.adjusted
+    }
+
+    /// The same as [`Sampler::sample`], of logits that are adjusted first.
     ///
     /// # Errors
     /// [`NotANumber`], also when every token is banned.
@@ -96,7 +111,7 @@ impl Sampler {
         let mut adjusted = std::mem::take(&mut self.adjusted);
         adjusted.clear();
         adjusted.extend_from_slice(logits);
-        adjust::adjust(&mut adjusted, adjustment);
+        adjust::adjust(&mut adjusted, 0, adjustment);
         let token = self.sample(&adjusted, sampling, position);
         self.adjusted = adjusted;
         token
