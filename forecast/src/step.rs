@@ -130,7 +130,8 @@ impl StepForecast {
 
 impl Link {
     /// One all-reduce of a message of so many bytes.
-    fn all_reduce(self, ranks: f64, bytes: f64) -> f64 {
+    #[must_use]
+    pub fn all_reduce(self, ranks: f64, bytes: f64) -> f64 {
         let sending = bytes / self.bytes_per_second;
         if ranks < 2.0 {
             0.0

@@ -93,7 +93,7 @@ impl fmt::Display for KernelFigures {
         let info = &self.info;
         write!(
             formatter,
-            "{:<18} {:<34} {:>4} {:>4} {:>6} {:>6} {:>6} {:>5} {:>5} {:>5} {:>5}",
+            "{:<22} {:<13} {:>4} {:>4} {:>6} {:>6} {:>6} {:>5} {:>5} {:>5} {:>5}",
             self.program,
             info.name,
             info.simd,
@@ -113,7 +113,7 @@ impl fmt::Display for KernelFigures {
 #[must_use]
 pub fn table(kernels: &[KernelFigures]) -> String {
     let mut lines = vec![format!(
-        "{:<18} {:<34} {:>4} {:>4} {:>6} {:>6} {:>6} {:>5} {:>5} {:>5} {:>5}",
+        "{:<22} {:<13} {:>4} {:>4} {:>6} {:>6} {:>6} {:>5} {:>5} {:>5} {:>5}",
         "program",
         "kernel",
         "SIMD",

@@ -4,6 +4,14 @@
 //! no run on another device can: whether registers spill, whether the instructions that we count on are
 //! there, and how many there are in the loops that do the work.
 
+mod page;
+
+mod roofline;
+
+mod card;
+
+mod kernels;
+
 mod snapshot;
 
 mod figures;
@@ -17,5 +25,11 @@ mod compiler;
 pub use compiler::{Compiled, Compiler, CompilerError, Source};
 pub use figures::{Claim, KernelFigures, table};
 pub use info::{KernelInfo, kernels};
+pub use kernels::{Found, compiled};
 pub use listing::{Instruction, Listing, Loop};
+pub use page::page;
+pub use roofline::{KernelTime, RooflineError, Stage, stages};
 pub use snapshot::{Difference, Snapshot};
+
+/// What is compiled for: the A770; and its successors, where the compiler knows them.
+pub const DEVICES: [&str; 3] = ["acm-g10", "bmg-g21", "ptl"];

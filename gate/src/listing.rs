@@ -9,6 +9,8 @@ pub struct Instruction {
     pub name: String,
     /// Lanes that it works for.
     pub lanes: u32,
+    /// Whether what it gives is f32.
+    pub is_float: bool,
     /// The labels that it may go to.
     targets: Vec<String>,
 }
@@ -41,7 +43,10 @@ impl Instruction {
             .and_then(|(_, rest)| rest.split('|').next()?.parse().ok())
             .unwrap_or(1);
         let targets = code.split_whitespace().filter(|word| is_label(word)).map(str::to_owned);
-        Some(Self { targets: targets.collect(), name, lanes })
+        // The first operand is where the result goes.
+        let result = code.split(">:").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let is_float = result == Some("f");
+        Some(Self { targets: targets.collect(), name, lanes, is_float })
     }
 
     /// Clocks for which it keeps a vector engine's ports busy: eight lanes go at once. A matrix
@@ -115,6 +120,24 @@ impl Listing {
         inner
     }
 
+    /// Clocks of one turn of a loop: of what every turn goes through, and of what a jump ahead within
+    /// the loop may pass over.
+    #[must_use]
+    pub fn clocks(&self, it: &Loop) -> (u32, u32) {
+        let mut sometimes = vec![false; it.end - it.first];
+        for at in it.first..it.end {
+            let ahead = self.instructions[at].targets.iter().filter_map(|to| self.labels.get(to));
+            for &to in ahead.filter(|to| (at + 1..it.end).contains(*to)) {
+                sometimes[at + 1 - it.first..to - it.first].fill(true);
+            }
+        }
+        let of = |wanted: bool| -> u32 {
+            let each = self.of(it).iter().zip(&sometimes);
+            each.filter(|(_, it)| **it == wanted).map(|(instruction, _)| instruction.clocks()).sum()
+        };
+        (of(false), of(true))
+    }
+
     /// The instructions of a loop.
     #[must_use]
     pub fn of(&self, it: &Loop) -> &[Instruction] {
@@ -167,6 +190,26 @@ L208:
         let [inner] = &listing.inner_loops()[..] else { panic!("{:?}", listing.inner_loops()) };
         let names: Vec<&str> = listing.of(inner).iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["send.ugm", "dp4a", "dpas.8x8", "goto.b"]);
+    }
+
+    #[test]
+    fn what_a_jump_may_pass_over_is_told_apart() {
+        let listing = Listing::parse(
+            "L0:
+        add (16|M0) r1.0<1>:f r2 r3
+(f0.0)  goto (16|M0) L32 L32
+        mad (16|M0) r1.0<1>:f r2 r3
+        mov (1|M0) r1.0<1>:d r2
+L32:
+        mad (16|M0) r1.0<1>:d r2 r3:f
+(W)     jmpi L0
+",
+        );
+        let inner = &listing.inner_loops()[0];
+        // The jumps: one of 16 lanes, one of 1.
+        assert_eq!(listing.clocks(inner), (2 + 2 + 2 + 1, 2 + 1));
+        let floats: Vec<bool> = listing.of(inner).iter().map(|it| it.is_float).collect();
+        assert_eq!(floats, [true, false, true, false, false, false]);
     }
 
     #[test]

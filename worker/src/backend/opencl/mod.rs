@@ -9,6 +9,7 @@
 mod attend;
 mod cache;
 mod driver;
+mod listed;
 mod open;
 mod pool;
 mod product;
@@ -26,6 +27,7 @@ use opencl::Buffer;
 pub use opencl::{DeviceChoice, DeviceKind};
 
 pub use self::cache::Cache;
+pub use self::listed::{ListedProgram, listed_programs};
 pub use self::open::OpenClConfig;
 pub use self::tensor::Tensor;
 pub use self::weight::Weight;

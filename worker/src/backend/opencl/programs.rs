@@ -105,8 +105,8 @@ pub(crate) struct Programs {
 impl Programs {
     /// Binaries are kept in `cache`.
     pub(crate) fn new(queue: &Queue, cache: Option<PathBuf>) -> Self {
-        let arrays = Arrays::of(queue.device());
-        let options = options(queue.device(), arrays);
+        let abilities = Abilities::of(queue.device());
+        let (options, arrays) = (options(abilities), abilities.arrays);
         Self { queue: queue.clone(), cache, options, arrays, built: Vec::new() }
     }
 
@@ -162,7 +162,7 @@ impl Arrays {
 }
 
 /// The kernels that a program has.
-fn kernels(part: Part, systolic: bool) -> &'static [&'static str] {
+pub(crate) fn kernels(part: Part, systolic: bool) -> &'static [&'static str] {
     match part {
         Part::Rows => &["norm", "add_norm", "quantise", "select_rows"],
         Part::Attention { .. } => &["rope_append", "attend_split", "attend_fold"],
@@ -174,7 +174,7 @@ fn kernels(part: Part, systolic: bool) -> &'static [&'static str] {
 }
 
 /// The source of a program, and what is defined for it.
-fn source(part: Part, systolic: bool) -> (String, String) {
+pub(crate) fn source(part: Part, systolic: bool) -> (String, String) {
     match part {
         Part::Rows => ([ARITHMETIC, ROWS].concat(), String::new()),
         Part::Attention { head_size, block_size } => {
@@ -204,17 +204,53 @@ fn source(part: Part, systolic: bool) -> (String, String) {
     }
 }
 
-/// What the device's compiler is told about the device.
-fn options(device: &Device, arrays: Option<Arrays>) -> String {
+/// What a device's compiler has to know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an ability of its own")]
+pub(crate) struct Abilities {
+    /// Work-items that run in step, as many as we say.
+    sub_groups: bool,
+    /// Dot products of bytes.
+    dot_products: bool,
+    /// What multiplies many rows at once.
+    arrays: Option<Arrays>,
+    /// Quotients and square roots that are rounded correctly.
+    divides_correctly: bool,
+    /// Loops cost little, and compiling much.
+    is_processor: bool,
+}
+
+impl Abilities {
+    /// Of an A770, by `ocloc query CL_DEVICE_EXTENSIONS`.
+    pub(crate) const ARC: Self = Self {
+        sub_groups: true,
+        dot_products: true,
+        arrays: Some(Arrays::Real),
+        divides_correctly: true,
+        is_processor: false,
+    };
+
+    fn of(device: &Device) -> Self {
+        Self {
+            sub_groups: device.has("cl_intel_subgroups")
+                && device.has("cl_intel_required_subgroup_size"),
+            dot_products: device.has("cl_khr_integer_dot_product"),
+            arrays: Arrays::of(device),
+            divides_correctly: device.divides_correctly,
+            is_processor: device.kind == DeviceKind::Cpu,
+        }
+    }
+}
+
+/// What a device's compiler is told of it.
+pub(crate) fn options(device: Abilities) -> String {
     let mut options = String::new();
-    let sub_groups =
-        device.has("cl_intel_subgroups") && device.has("cl_intel_required_subgroup_size");
-    if sub_groups {
+    if device.sub_groups {
         options += "-cl-std=CL3.0 -DSUB_GROUPS=1";
-        if device.has("cl_khr_integer_dot_product") {
+        if device.dot_products {
             options += " -DDOT4=1";
         }
-        if let Some(arrays) = arrays {
+        if let Some(arrays) = device.arrays {
             options += &format!(" -DSYSTOLIC={}", arrays as u8);
         }
     } else {
@@ -223,7 +259,7 @@ fn options(device: &Device, arrays: Option<Arrays>) -> String {
     if device.divides_correctly {
         options += " -cl-fp32-correctly-rounded-divide-sqrt";
     }
-    if device.kind == DeviceKind::Cpu {
+    if device.is_processor {
         options += " -DROLLED=1";
     }
     options

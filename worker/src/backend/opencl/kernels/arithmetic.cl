@@ -98,13 +98,14 @@ float code_of(float x) {
         for (uint q = 0; q < (count); q++)                                                    \
             greatest = fmax(greatest, fabs((x)[q]));                                          \
         float inverse = greatest > 0.0f ? 127.0f / greatest : 0.0f;                           \
-        float sums[2] = {0.0f, 0.0f};                                                         \
+        float low = 0.0f, high = 0.0f;                                                        \
         for (uint q = 0; q < GROUP; q++) {                                                    \
             float code = q < (count) ? code_of((x)[q] * inverse) : 0.0f;                      \
             (codes)[q] = convert_char(code);                                                  \
-            sums[q / LANES] += code;                                                          \
+            low = q < LANES ? low + code : low;                                               \
+            high = q < LANES ? high : high + code;                                            \
         }                                                                                     \
         float scale = greatest / 127.0f;                                                      \
-        float sum = sums[0] + sums[1];                                                        \
-        *(group) = (float4)(scale, sum, sums[0], sum * scale);                                \
+        float sum = low + high;                                                               \
+        *(group) = (float4)(scale, sum, low, sum * scale);                                \
     } while (0)

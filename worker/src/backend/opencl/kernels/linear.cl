@@ -130,7 +130,7 @@ float add_strip(const Lane *it, uint8 x, float4 group, float sum) {
         uint output = get_global_id(0), lane = output % LANES, tile = output / LANES;          \
         if (tile * LANES >= outputs)                                                           \
             return;                                                                            \
-        uint row = get_global_id(1) * R;                                                       \
+        uint row = get_group_id(1) * R;                                                       \
         float sums[R], others[R];                                                              \
         long totals[R];                                                                        \
         UNROLL                                                                                 \

@@ -61,7 +61,7 @@ void add_strips(const Lane *it, int8 x, global const float4 *groups, const uint 
         uint output = get_global_id(0), lane = output % LANES, tile = output / LANES;          \
         if (tile * LANES >= outputs)                                                           \
             return;                                                                            \
-        uint row = get_global_id(1) * 8 * BLOCKS;                                              \
+        uint row = get_group_id(1) * 8 * BLOCKS;                                               \
         float sums[BLOCKS][8], others[BLOCKS][8];                                              \
         long totals[BLOCKS][8];                                                                \
         UNROLL                                                                                 \

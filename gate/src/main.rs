@@ -1,0 +1,50 @@
+//! `cargo run -p gate`: what Intel's compiler makes of our kernels, as a table.
+//!
+//! `-- snapshot` prints what `gate/snapshot.txt` is to hold, `-- roofline` what `docs/roofline.md` is.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is what it is for")]
+
+use std::process::ExitCode;
+
+use gate::{Compiler, CompilerError, DEVICES, Snapshot, compiled, page, table};
+
+fn main() -> Result<ExitCode, CompilerError> {
+    let asked = std::env::args().nth(1);
+    let compiler = Compiler::find()?;
+    let mut found = Vec::new();
+    for device in DEVICES {
+        match compiled(&compiler, device) {
+            Ok(kernels) => found.push((device, kernels)),
+            Err(CompilerError::UnknownDevice(device)) if device != DEVICES[0] => {
+                eprintln!("ocloc {} does not know {device}", compiler.version());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if asked.as_deref() == Some("snapshot") {
+        let devices: Vec<_> =
+            found.iter().map(|(device, found)| (*device, &found.kernels[..])).collect();
+        print!("{}", Snapshot::write(compiler.version(), &devices));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if asked.as_deref() == Some("roofline")
+        && let Some((_, found)) = found.first()
+    {
+        match page(found, compiler.version()) {
+            Ok(page) => print!("{page}"),
+            Err(error) => {
+                eprintln!("{error}");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut is_well = true;
+    for (device, found) in &found {
+        println!("{device}\n{}", table(&found.kernels));
+        for fault in &found.faults {
+            println!("WRONG {fault}");
+            is_well = false;
+        }
+    }
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
