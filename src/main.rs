@@ -81,6 +81,10 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<()> {
             let config = config::bench(&given, &environment)?;
             in_runtime(&log, bench::engine::run(config))
         }
+        "bench device" => {
+            let config = config::bench_device(&given)?;
+            in_runtime(&log, bench::device::run(config))
+        }
         "bench serve" => {
             let config = config::bench_serve(&mut given)?;
             in_runtime(&log, bench::serve::run(config))

@@ -10,7 +10,7 @@ use crate::{front, models, ranks, shutdown, telemetry};
 /// Runs until it is told to stop.
 pub(crate) async fn run(config: ServeConfig) -> anyhow::Result<()> {
     let shutdown = shutdown::token()?;
-    let cards = telemetry::cards(&config.telemetry)?;
+    let cards = telemetry::cards(&config.telemetry, &config.device, config.world)?;
     let listener = bind(&config.http.listen, "--host, --port").await?;
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();

@@ -14,7 +14,7 @@ use crate::{membership, models, ranks, shutdown, telemetry, terminal};
 /// Serves its rank until it is told to stop.
 pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let shutdown = shutdown::token()?;
-    let cards = telemetry::cards(&config.telemetry)?;
+    let cards = telemetry::cards(&config.telemetry, &config.device, 1)?;
     // Where nothing is said, others reach us where we reach etcd from.
     let free = || -> anyhow::Result<Address> {
         let host = config.etcd.as_ref().map(membership::own_host).transpose()?;

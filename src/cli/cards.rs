@@ -40,20 +40,13 @@ pub(super) const OPENCL: Group = Group {
     ],
 };
 
-pub(super) const OPENCL_DEVICES: Group = Group {
-    title: "OpenCL",
-    flags: &[
-        flag(
-            "device",
-            "DEVICE",
-            "Which OpenCL devices are measured: auto (Arc cards), cpu (the processor, where a runtime for it is installed), a PCI address such as 0000:03:00.0, or a UUID [default: auto]",
-        ),
-        flag(
-            "opencl-library",
-            "FILE",
-            "The OpenCL library: a loader, or a driver that can be called directly [default: libOpenCL.so.1]",
-        ),
-    ],
+pub(super) const MEASURED_DEVICE: Group = Group {
+    title: "What is measured",
+    flags: &[flag(
+        "json",
+        "FILE",
+        "Where the figures go as JSON as well; - is standard output, and the table then goes to standard error [default: nowhere]",
+    )],
 };
 
 pub(super) const TELEMETRY: Group = Group {
@@ -62,7 +55,7 @@ pub(super) const TELEMETRY: Group = Group {
         many(
             "telemetry",
             "CARD",
-            "A card whose power, heat, clocks and link are on /metrics, by PCI address such as 0000:03:00.0; may be repeated [default: none]",
+            "A card whose power, heat, clocks and link are on /metrics, by PCI address such as 0000:03:00.0; may be repeated [default: those that the opencl backend drives]",
         ),
         SYSFS_ROOT,
     ],

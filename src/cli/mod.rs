@@ -6,7 +6,7 @@ mod cluster;
 mod load;
 mod typed;
 
-use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, OPENCL_DEVICES, TELEMETRY};
+use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, TELEMETRY};
 use crate::cli::cluster::{ETCD, LISTEN, WORKERS};
 
 pub(crate) use typed::{chosen, command};
@@ -267,6 +267,12 @@ pub(crate) const PARTS: &[Part] = &[
         groups: &[load::MEASURED_MODEL, load::MEASURED, DEVICE, OPENCL, SOURCES, PROCESS],
     },
     Part {
+        name: "bench device",
+        about: "Measure an OpenCL device: its memory, launches and kernels, each beside its limit",
+        argument: None,
+        groups: &[cards::MEASURED_DEVICE, OPENCL, PROCESS],
+    },
+    Part {
         name: "bench serve",
         about: "Put load on a server with an OpenAI API, and measure what its clients see",
         argument: None,
@@ -276,7 +282,7 @@ pub(crate) const PARTS: &[Part] = &[
         name: "doctor",
         about: "Say what is wrong with this machine's cards, and how fast it would be",
         argument: None,
-        groups: &[DIAGNOSED, OPENCL_DEVICES, SOURCES, PROCESS],
+        groups: &[DIAGNOSED, OPENCL, SOURCES, PROCESS],
     },
 ];
 

@@ -35,6 +35,20 @@ pub(crate) struct DoctorConfig {
     pub(crate) json: Option<JsonOutput>,
 }
 
+/// `arcmesh bench device`.
+#[derive(Debug, Clone)]
+pub(crate) struct DeviceBenchConfig {
+    /// Of which the first is measured.
+    pub(crate) devices: Devices,
+    /// Where the figures go as JSON.
+    pub(crate) json: Option<JsonOutput>,
+}
+
+/// What `arcmesh bench device` is to do.
+pub(crate) fn bench_device(given: &Given) -> Result<DeviceBenchConfig, UsageError> {
+    Ok(DeviceBenchConfig { devices: devices(given)?, json: given.one("json", JsonOutput::parse)? })
+}
+
 pub(super) fn telemetry(given: &Given) -> Result<TelemetryConfig, UsageError> {
     let cards = given.many("telemetry", values::card)?;
     Ok(TelemetryConfig { machine: machine(given)?, cards })

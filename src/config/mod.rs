@@ -10,7 +10,7 @@ mod meant;
 mod values;
 
 pub(crate) use bench::{BenchConfig, BenchLoad, JsonOutput, bench};
-pub(crate) use cards::{DoctorConfig, TelemetryConfig, doctor};
+pub(crate) use cards::{DeviceBenchConfig, DoctorConfig, TelemetryConfig, bench_device, doctor};
 pub(crate) use cluster::{CoordinatorConfig, Ranks, WorkerConfig, coordinator, worker};
 pub(crate) use given::{Environment, Given, UsageError};
 pub(crate) use load::{

@@ -11,8 +11,8 @@ use crate::doctor::measure::Measured;
 const LOAD: Load = Load { batch: 1, context: 512 };
 /// Ranks that are compared on a processor.
 const WORLDS: [u32; 3] = [1, 2, 4];
-/// Kernels that a layer takes on a card: two norms that add, four products with the quantising of what
-/// goes into two of them, rotation and attention.
+/// Kernels that a layer takes on a card: two norms that add, four products and the quantising of what
+/// goes into the last, rotation, and attention in two.
 const LAUNCHES_PER_LAYER: f64 = 10.0;
 
 /// What is to be expected at most. Field names are what scripts read.

@@ -5,7 +5,7 @@ pub(crate) const EVERYWHERE: &[&str] = &["config", "log-format", "log-level"];
 /// Flags of every command that needs a model.
 pub(crate) const SOURCES: &[&str] = &["cache", "pypi-index"];
 /// Commands that need none.
-pub(crate) const WITHOUT_MODEL: &[&str] = &["bench serve"];
+pub(crate) const WITHOUT_MODEL: &[&str] = &["bench serve", "bench device"];
 
 /// Every other flag of every command; scripts use these names.
 pub(crate) const FLAGS: &[(&str, &[&str])] = &[
@@ -154,6 +154,7 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
             "kv-cache-dtype",
         ],
     ),
+    ("bench device", &["json", "device", "opencl-library"]),
 ];
 
 /// A wrong value for every flag that has wrong values, and a command that has the flag.

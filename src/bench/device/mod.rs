@@ -1,0 +1,93 @@
+//! `arcmesh bench device`: what an OpenCL device does beside what it could do.
+//!
+//! First its limits: how fast it reads its own memory, what starting a kernel costs, how fast it copies.
+//! Then the operations of a layer, in the shapes that a 32-billion-parameter model has on one of four
+//! cards, for one row and for 32: each beside the time that reading its bytes would take at that rate.
+//! `docs/roofline.md` predicts the same figures for an A770.
+
+mod operations;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+use worker::backend::opencl::{OpenClBackend, OpenClConfig};
+
+use crate::bench::device::operations::{Operation, measured};
+use crate::config::{DeviceBenchConfig, JsonOutput};
+use crate::device::MeasuredDevice;
+use crate::terminal;
+
+/// The figures. Field names are what scripts read.
+#[derive(Debug, Clone, Serialize)]
+struct Report {
+    version: &'static str,
+    device: MeasuredDevice,
+    operations: Vec<Operation>,
+}
+
+/// Measures, and shows what came of it.
+pub(crate) async fn run(config: DeviceBenchConfig) -> anyhow::Result<()> {
+    let DeviceBenchConfig { devices, json } = config;
+    let file = match &json {
+        Some(JsonOutput::File(path)) => {
+            let named = || format!("--json: cannot write {}", path.display());
+            Some(File::create(path).with_context(named)?)
+        }
+        Some(JsonOutput::Standard) | None => None,
+    };
+    let opencl =
+        OpenClConfig { library: devices.library.clone(), device: devices.choice, programs: None };
+    let report = spawn_blocking(move || {
+        let found = devices.open()?;
+        let device = MeasuredDevice::of(&found[0])?;
+        let mut backend = OpenClBackend::new(&opencl, 0, 1)?;
+        let operations = measured(&mut backend, device.read_bytes_per_second)?;
+        anyhow::Ok(Report { version: env!("CARGO_PKG_VERSION"), device, operations })
+    });
+    let report = report.await.context("the measurement died")??;
+    let written = serde_json::to_string_pretty(&report)?;
+    if json == Some(JsonOutput::Standard) {
+        terminal::remark(&report.table());
+        terminal::say(&written)?;
+    } else {
+        terminal::say(&report.table())?;
+    }
+    if let Some(mut file) = file {
+        writeln!(file, "{written}").context("--json: the file cannot be written")?;
+    }
+    Ok(())
+}
+
+impl Report {
+    /// For people.
+    fn table(&self) -> String {
+        let mut table = format!(
+            "{}\n\n{:<18} {:>5} {:>10} {:>12} {:>12} {:>6}",
+            self.device.text(),
+            "operation",
+            "rows",
+            "MB read",
+            "µs",
+            "µs to read",
+            "ratio"
+        );
+        for it in &self.operations {
+            write!(
+                table,
+                "\n{:<18} {:>5} {:>10.2} {:>12.1} {:>12.1} {:>6.2}",
+                it.name,
+                it.rows,
+                it.bytes / 1e6,
+                it.seconds * 1e6,
+                it.read_seconds * 1e6,
+                it.ratio
+            )
+            .expect("a string takes everything");
+        }
+        table
+    }
+}
