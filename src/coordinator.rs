@@ -1,8 +1,7 @@
 //! `arcmesh coordinator`: HTTP and scheduler, over workers that are reached by gRPC.
 
-use anyhow::bail;
 use coordinator::{Roster, connect};
-use tokio::sync::watch;
+use tls::Guard;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Address, CoordinatorConfig, Ranks};
@@ -14,36 +13,38 @@ pub(crate) async fn run(config: CoordinatorConfig) -> anyhow::Result<()> {
     let shutdown = shutdown::token()?;
     let listener = bind(&config.http.listen, "--host, --port").await?;
     let checkpoint = models::open(config.model).await?;
-    let deposed = CancellationToken::new();
-    // Etcd is told that the place is free once everything has ended.
+    let guard = membership::guard(config.certificates.as_ref())?;
+    // The place is given up once everything has ended.
     let ended = CancellationToken::new();
-    let _ended = ended.clone().drop_guard();
-    let roster = match config.ranks {
-        Ranks::At(addresses) => at(&addresses, config.world)?,
+    let (roster, held) = match config.ranks {
+        Ranks::At(addresses) => (at(&addresses, config.world, &guard)?, None),
         Ranks::Etcd(etcd) => {
             let http = listener.local_addr()?.to_string();
-            let leading = membership::lead(etcd, &http, config.world, &ended, &deposed);
-            let roster = tokio::select! {
-                roster = leading => roster?,
-                () = shutdown.cancelled() => None,
-            };
-            let Some(roster) = roster else { return Ok(()) };
-            roster
+            let standby = config.standby;
+            let (world, stop) = (config.world, ended.clone());
+            let place = membership::stand(etcd, &http, world, standby, guard, stop).await?;
+            (place.roster, Some(place.held))
         }
     };
     let asked = front::config(&config.http, &config.engine);
     let coordinator = front::start(asked, &checkpoint, roster, shutdown.clone())?;
     let guarded = !config.http.api_keys.is_empty();
+    let served = front::serve(coordinator, listener, shutdown, guarded);
+    let Some(mut held) = held else { return served.await };
     tokio::select! {
-        served = front::serve(coordinator, listener, shutdown, guarded) => served,
-        () = deposed.cancelled() => bail!("another coordinator leads this cluster"),
+        served = served => {
+            ended.cancel();
+            // Why the place was lost says more than that the engine had to end.
+            held.await??;
+            served
+        }
+        held = &mut held => held?,
     }
 }
 
 /// Always the same workers, the first of them the ranks.
-fn at(addresses: &[Address], world: Option<usize>) -> anyhow::Result<Roster> {
+fn at(addresses: &[Address], world: Option<usize>, guard: &Guard) -> anyhow::Result<Roster> {
     let members: Result<Vec<_>, _> =
-        addresses.iter().map(|address| connect(&address.to_string())).collect();
-    let (_, members) = watch::channel(members?.into());
-    Ok(Roster { members, world, open: false, epochs: None })
+        addresses.iter().map(|address| connect(&address.to_string(), guard)).collect();
+    Ok(Roster { world, ..Roster::fixed(members?) })
 }

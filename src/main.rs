@@ -4,12 +4,14 @@
 //! wrongly, and 1 for everything else.
 
 mod bench;
+mod certs;
 mod chart;
 mod cli;
 mod config;
 mod coordinator;
 mod device;
 mod doctor;
+mod drain;
 mod exposition;
 mod front;
 mod generate;
@@ -72,6 +74,15 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<()> {
         "worker" => {
             let config = config::worker(&given, &environment)?;
             in_runtime(&log, worker::run(config))
+        }
+        "certs" => {
+            let config = config::certs(&given)?;
+            logging::start(&log);
+            certs::run(&config)
+        }
+        "drain" => {
+            let config = config::drain(&given)?;
+            in_runtime(&log, drain::run(config))
         }
         "generate" => {
             let config = config::generate(&mut given, &environment)?;

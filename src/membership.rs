@@ -1,101 +1,164 @@
 //! Joins the parts with etcd: a worker is announced, a coordinator is elected and sees its workers.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow, bail};
 use coordinator::{EpochAsked, Member, Roster, connect};
 use proto::worker::{Announcement, Leader};
-use registry::{EpochRequest, Etcd, EtcdConfig};
+use registry::{EpochError, EpochRequest, Etcd, EtcdConfig};
+use tls::{Files, Guard, Identity};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Address;
+use crate::ranks;
 
 /// Port of etcd where its address names none.
 const ETCD_PORT: u16 = 2379;
+/// A coordinator that was killed loses its place within this time; another does not.
+const PLACE_MAX: Duration = Duration::from_secs(12);
 /// Groups that ask for an epoch at the same time: one forms at a time.
 const EPOCHS_ASKED_MAX: usize = 1;
 
-/// A coordinator that leads: who its workers are. `deposed` is cancelled when another leads.
-pub(crate) async fn lead(
+/// A coordinator's place in its cluster: its roster is empty until it leads.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Who its workers are.
+    pub(crate) roster: Roster,
+    /// Ends once the place was given up, or lost, or could not be had.
+    pub(crate) held: JoinHandle<anyhow::Result<()>>,
+}
+
+/// How nodes prove who they are, by what was given.
+pub(crate) fn guard(files: Option<&Files>) -> anyhow::Result<Guard> {
+    let Some(files) = files else { return Ok(Guard::Open) };
+    let identity = Identity::load(files.clone()).context("--tls-ca, --tls-cert, --tls-key")?;
+    Ok(Guard::Mutual(identity))
+}
+
+/// Stands for election, leads until `stop`, and gives the place up then.
+pub(crate) async fn stand(
     config: EtcdConfig,
     http: &str,
     world: Option<usize>,
-    stop: &CancellationToken,
-    deposed: &CancellationToken,
-) -> anyhow::Result<Option<Roster>> {
+    standby: bool,
+    guard: Guard,
+    stop: CancellationToken,
+) -> anyhow::Result<Place> {
     let etcd = Etcd::new(config);
     etcd.probe().await.context("--etcd")?;
-    let name = format!("{http} (process {})", std::process::id());
-    let leader = Leader { name, http: http.to_owned() };
-    let waiting = |name: &str| tracing::info!(leader = name, "waiting: another coordinator leads");
-    let Some(keeper) = registry::campaign(&etcd, leader, stop, waiting).await else {
-        return Ok(None);
-    };
-    let epochs = keeper.start(stop.clone(), deposed.clone());
-    let (sender, announced) = watch::channel(Vec::new());
-    tokio::spawn(registry::watch(etcd, sender));
-    let members = follow(announced);
-    Ok(Some(Roster { members, world, open: true, epochs: Some(asked(epochs)) }))
+    let name = format!("{http} on {}", ranks::node());
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let started = u64::try_from(started).unwrap_or(u64::MAX);
+    let leader = Leader { name, http: http.to_owned(), started };
+    let (there, announced) = watch::channel(Vec::new());
+    let (members, leaving) = follow(announced, guard);
+    let (epochs, asked) = mpsc::channel(EPOCHS_ASKED_MAX);
+    let roster = Roster { members, leaving, world, open: true, epochs: Some(epochs) };
+    let held = tokio::spawn(hold(etcd, leader, standby, there, asked, stop));
+    Ok(Place { roster, held })
 }
 
-/// Announcements as members. A member stays the same as long as its address is announced.
-fn follow(mut announced: watch::Receiver<Vec<Announcement>>) -> watch::Receiver<Arc<[Member]>> {
+async fn hold(
+    etcd: Etcd,
+    leader: Leader,
+    standby: bool,
+    there: watch::Sender<Vec<Announcement>>,
+    asked: mpsc::Receiver<EpochAsked>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let (waiting, mut waited_for) = watch::channel(None);
+    let campaign = registry::campaign(&etcd, leader, &stop, |name| {
+        tracing::info!(leader = name, "another coordinator leads: waiting for its place");
+        waiting.send_replace(Some(name.to_owned()));
+    });
+    let too_long = async {
+        let name = waited_for.wait_for(Option::is_some).await.ok().and_then(|name| name.clone());
+        match name {
+            Some(name) if !standby => {
+                sleep(PLACE_MAX).await;
+                name
+            }
+            _ => pending().await,
+        }
+    };
+    let keeper = tokio::select! {
+        keeper = campaign => keeper,
+        name = too_long => bail!("{name} leads this cluster: --standby waits for its place"),
+    };
+    let Some(keeper) = keeper else { return Ok(()) };
+    let deposed = CancellationToken::new();
+    let (epochs, kept) = keeper.start(stop, deposed.clone());
+    tokio::spawn(registry::watch(etcd, there));
+    tokio::spawn(answer(asked, epochs));
+    kept.await?;
+    if deposed.is_cancelled() {
+        bail!("another coordinator leads this cluster");
+    }
+    Ok(())
+}
+
+/// Announcements as members, and the names of those who are about to leave. A member stays the same
+/// as long as its address is announced.
+#[expect(clippy::type_complexity, reason = "two things that are watched")]
+fn follow(
+    mut announced: watch::Receiver<Vec<Announcement>>,
+    guard: Guard,
+) -> (watch::Receiver<Arc<[Member]>>, watch::Receiver<Arc<[String]>>) {
     let (sender, members) = watch::channel(Arc::from([]));
+    let (leave, leaving) = watch::channel(Arc::from([]));
     tokio::spawn(async move {
         let mut known: BTreeMap<String, Member> = BTreeMap::new();
-        loop {
+        while announced.changed().await.is_ok() {
             let there = announced.borrow_and_update().clone();
             known.retain(|address, _| there.iter().any(|a| a.address == *address));
-            let mut members = Vec::with_capacity(there.len());
-            for announcement in there.iter().filter(|a| !a.draining) {
-                let address = &announcement.address;
-                let member = match known.get(address) {
-                    Some(member) => member.clone(),
-                    None => match connect(address) {
-                        Ok(member) => member,
-                        Err(error) => {
-                            tracing::warn!("a worker is announced that cannot be reached: {error}");
-                            continue;
-                        }
-                    },
-                };
-                known.insert(address.clone(), member.clone());
-                members.push(member);
-            }
-            tracing::info!(workers = members.len(), "workers that are announced");
+            let members: Vec<Member> =
+                there.iter().filter_map(|a| member(&mut known, &a.address, &guard)).collect();
+            let draining: Vec<String> =
+                there.iter().filter(|a| a.draining).map(|a| a.address.clone()).collect();
+            tracing::info!(workers = members.len(), draining = draining.len(), "announced");
+            leave.send_replace(draining.into());
             sender.send_replace(members.into());
-            tokio::select! {
-                changed = announced.changed() => if changed.is_err() { return },
-                () = sender.closed() => return,
-            }
         }
     });
-    members
+    (members, leaving)
+}
+
+/// The member at an address, connected once.
+fn member(known: &mut BTreeMap<String, Member>, address: &str, guard: &Guard) -> Option<Member> {
+    if let Some(member) = known.get(address) {
+        return Some(member.clone());
+    }
+    match connect(address, guard) {
+        Ok(member) => {
+            known.insert(address.to_owned(), member.clone());
+            Some(member)
+        }
+        Err(error) => {
+            tracing::warn!("a worker is announced that cannot be reached: {error}");
+            None
+        }
+    }
 }
 
 /// The engine asks for epochs in its own words.
-fn asked(epochs: mpsc::Sender<EpochRequest>) -> mpsc::Sender<EpochAsked> {
-    let (sender, mut questions) = mpsc::channel::<EpochAsked>(EPOCHS_ASKED_MAX);
-    tokio::spawn(async move {
-        while let Some(EpochAsked { newest, ranks, reply }) = questions.recv().await {
-            let (answer, answered) = oneshot::channel();
-            let request = EpochRequest { newest, ranks, reply: answer };
-            if epochs.send(request).await.is_err() {
-                drop(reply.send(Err("another coordinator leads".to_owned())));
-                continue;
-            }
-            let given = answered.await.map_or_else(
-                |_| Err("another coordinator leads".to_owned()),
-                |epoch| epoch.map_err(|error| error.to_string()),
-            );
-            // An engine that does not wait any more asks again.
-            drop(reply.send(given));
-        }
-    });
-    sender
+async fn answer(mut asked: mpsc::Receiver<EpochAsked>, epochs: mpsc::Sender<EpochRequest>) {
+    while let Some(EpochAsked { newest, ranks, reply }) = asked.recv().await {
+        let (answer, answered) = oneshot::channel();
+        let given = match epochs.send(EpochRequest { newest, ranks, reply: answer }).await {
+            Ok(()) => answered.await.ok(),
+            Err(_) => None,
+        };
+        let given = given.unwrap_or(Err(EpochError::Deposed));
+        // An engine that does not wait any more asks again.
+        drop(reply.send(given.map_err(|error| error.to_string())));
+    }
 }
 
 /// The address of this machine that etcd is reached from: others reach us there, too.

@@ -7,6 +7,7 @@ use checkpoint::Checkpoint;
 use coordinator::{Member, MemberError, MemberRequest};
 use proto::worker::load_progress::State;
 use proto::worker::{LoadRequest, Loaded, Loading};
+use tls::Guard;
 use tokio::sync::mpsc;
 use worker::BackendChoice;
 use worker::backend::opencl::DeviceKind;
@@ -42,15 +43,12 @@ pub(crate) fn config(
     checkpoint: &Checkpoint,
     device: &DeviceConfig,
 ) -> anyhow::Result<WorkerConfig> {
-    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Ok(WorkerConfig {
         model: checkpoint.path().display().to_string(),
         backend: backend(device)?,
         threads: device.threads.get(),
-        node: match node.trim() {
-            "" => "unknown".to_owned(),
-            name => name.to_owned(),
-        },
+        node: node(),
+        guard: Guard::Open,
     })
 }
 
@@ -75,6 +73,15 @@ fn backend(device: &DeviceConfig) -> anyhow::Result<BackendChoice> {
                 Ok(BackendChoice::Cpu)
             }
         },
+    }
+}
+
+/// The name of this machine.
+pub(crate) fn node() -> String {
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match node.trim() {
+        "" => "unknown".to_owned(),
+        name => name.to_owned(),
     }
 }
 

@@ -118,7 +118,7 @@ impl Default for ServingLimits {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            step_max: Duration::from_secs(60),
+            step_max: Duration::from_secs(600),
             load_silence_max: Duration::from_secs(120),
             reform_max: Duration::from_secs(30),
             queue_max: Duration::from_secs(300),

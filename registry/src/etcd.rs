@@ -1,9 +1,11 @@
 //! Reaching etcd: a client that has answered, the keys, a bound on every call.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use tls::Files;
 use tokio::time::timeout;
 
 /// Longest wait for an answer of etcd.
@@ -36,6 +38,8 @@ pub struct EtcdConfig {
     pub endpoints: Vec<String>,
     /// Name and password; none: etcd asks for none.
     pub user: Option<(String, Secret)>,
+    /// How we and an `https` etcd prove who we are; read anew for every connection.
+    pub certificates: Option<Files>,
     /// Clusters of different names do not see each other.
     pub cluster: String,
 }
@@ -58,6 +62,9 @@ pub enum RegistryError {
     /// It ended a stream.
     #[error("etcd ended the stream: {0}")]
     Ended(String),
+    /// A certificate or its key cannot be read.
+    #[error("{0}: {1}")]
+    File(String, std::io::Error),
     /// The lease ran out.
     #[error("the lease ran out")]
     Expired,
@@ -80,7 +87,7 @@ impl Etcd {
 
     /// A client of an etcd that answers.
     pub(crate) async fn client(&self) -> Result<Box<Client>, RegistryError> {
-        let EtcdConfig { endpoints, user, .. } = &self.config;
+        let EtcdConfig { endpoints, user, certificates, .. } = &self.config;
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CALL_MAX)
             .with_keep_alive(PING_EVERY, CALL_MAX)
@@ -88,6 +95,14 @@ impl Etcd {
             .with_auto_token_refresh(true);
         if let Some((name, Secret(password))) = user {
             options = options.with_user(name, password);
+        }
+        if let Some(Files { ca, certificate, key }) = certificates {
+            let tls = TlsOptions::new()
+                .ca_certificate(Certificate::from_pem(read(ca)?))
+                .identity(Identity::from_pem(read(certificate)?, read(key)?));
+            if endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
+                options = options.with_tls(tls);
+            }
         }
         // Both are large, and are held in many a future.
         let connecting = Box::pin(Client::connect(endpoints, Some(options)));
@@ -101,6 +116,10 @@ impl Etcd {
     pub(crate) fn key(&self, what: &str) -> String {
         format!("/arcmesh/{}/{what}", self.config.cluster)
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, RegistryError> {
+    std::fs::read(path).map_err(|error| RegistryError::File(path.display().to_string(), error))
 }
 
 /// A call, but not for ever.

@@ -6,6 +6,7 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp
 use prost::Message as _;
 use proto::worker::{Formation, Leader};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -155,16 +156,15 @@ async fn vacancy(etcd: &Etcd) -> Result<(), RegistryError> {
 }
 
 impl Keeper {
-    /// Keeps the place until `stop`, and gives out epochs; `deposed` is cancelled when another has it.
+    /// Keeps the place until `stop`, then gives it up, which ends the task; gives out epochs; `deposed` is cancelled when another has it.
     #[must_use]
     pub fn start(
         self,
         stop: CancellationToken,
         deposed: CancellationToken,
-    ) -> mpsc::Sender<EpochRequest> {
+    ) -> (mpsc::Sender<EpochRequest>, JoinHandle<()>) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
-        tokio::spawn(self.keep(requests, stop, deposed));
-        sender
+        (sender, tokio::spawn(self.keep(requests, stop, deposed)))
     }
 
     async fn keep(

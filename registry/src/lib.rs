@@ -14,9 +14,12 @@ mod announce;
 
 mod members;
 
+mod drain;
+
 mod etcd;
 
 pub use announce::announce;
+pub use drain::{DrainError, drain, drained};
 pub use etcd::{Etcd, EtcdConfig, RegistryError, Secret};
 pub use lead::{EpochError, EpochRequest, Keeper, campaign};
 pub use members::watch;

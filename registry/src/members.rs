@@ -1,11 +1,14 @@
 //! The coordinator sees who is there.
 
+use std::collections::BTreeSet;
+
 use etcd_client::{Client, GetOptions, SortOrder, SortTarget, WatchOptions};
 use prost::Message as _;
 use proto::worker::Announcement;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::drain::DRAIN;
 use crate::etcd::{Attempts, Etcd, RegistryError, bounded};
 
 /// More workers than this are not looked at: no group is that large.
@@ -67,8 +70,14 @@ async fn list(
         .with_sort(SortTarget::Create, SortOrder::Ascend)
         .with_limit(WORKERS_MAX);
     let found = bounded(client.get(prefix, Some(options))).await?;
-    let mut there = Vec::with_capacity(found.kvs().len());
+    let mut there: Vec<Announcement> = Vec::with_capacity(found.kvs().len());
+    let mut leaving = BTreeSet::new();
     for entry in found.kvs() {
+        if let Some(key) = entry.key().strip_suffix(DRAIN.as_bytes()) {
+            leaving
+                .insert(String::from_utf8_lossy(&key[prefix.len().min(key.len())..]).into_owned());
+            continue;
+        }
         match Announcement::decode(entry.value()) {
             Ok(announcement) => there.push(announcement),
             Err(error) => {
@@ -76,6 +85,9 @@ async fn list(
                 tracing::warn!(key, %error, "this is no announcement of a worker");
             }
         }
+    }
+    for announcement in &mut there {
+        announcement.draining |= leaving.contains(&announcement.address);
     }
     members.send_if_modified(|known| {
         let changed = *known != there;

@@ -1,6 +1,6 @@
 //! Flags of what runs on several machines: who the ranks are, where they listen, how they find each other.
 
-use crate::cli::{Group, flag, many};
+use crate::cli::{Argument, Group, PROCESS, Part, flag, many, switch};
 
 /// The ranks of a coordinator.
 pub(super) const WORKERS: Group = Group {
@@ -15,6 +15,10 @@ pub(super) const WORKERS: Group = Group {
             "world",
             "RANKS",
             "Ranks that the model is split over; further workers are spares [default: all workers]",
+        ),
+        switch(
+            "standby",
+            "With --etcd: wait for the place of the coordinator that leads, and take its workers over when it is gone",
         ),
     ],
 };
@@ -61,4 +65,62 @@ pub(super) const ETCD: Group = Group {
             "Which cluster this is: several may share one etcd [default: default]",
         ),
     ],
+};
+
+/// How nodes prove to be of the cluster.
+pub(super) const SECURITY: Group = Group {
+    title: "Security",
+    flags: &[
+        flag(
+            "tls-ca",
+            "FILE",
+            "PEM: the authorities that are trusted, by nodes and etcd alike; see certs init [default: nobody proves anything]",
+        ),
+        flag("tls-cert", "FILE", "PEM: this node's certificate; read again when it changes"),
+        flag("tls-key", "FILE", "PEM: the key of --tls-cert"),
+    ],
+};
+
+/// The way out of it.
+pub(super) const INSECURE: Group = Group {
+    title: "Security",
+    flags: &[switch(
+        "insecure",
+        "Let other machines call this worker though nobody proves anything: only on a network that you trust",
+    )],
+};
+
+/// What certificates are made.
+const CERTS: Group = Group {
+    title: "Certificates",
+    flags: &[
+        flag("certs-folder", "FOLDER", "Where they lie, and the authority's key [default: certs]"),
+        many("node-name", "NAME", "A node that gets NAME.pem and NAME.key; repeat it for each"),
+    ],
+};
+
+/// `arcmesh certs`.
+pub(super) const CERTS_PART: Part = Part {
+    name: "certs",
+    about: "Make an authority and certificates, by which nodes know each other",
+    argument: Some(Argument {
+        name: "what",
+        value: "WHAT",
+        help: "init: make what is missing, and the nodes' certificates anew",
+        required: true,
+    }),
+    groups: &[CERTS, PROCESS],
+};
+
+/// `arcmesh drain`.
+pub(super) const DRAIN_PART: Part = Part {
+    name: "drain",
+    about: "Let a worker go: its rank moves to another one between two steps",
+    argument: Some(Argument {
+        name: "node",
+        value: "NODE",
+        help: "The worker's address as announced, or the name of its machine if it has only one",
+        required: true,
+    }),
+    groups: &[ETCD, SECURITY, PROCESS],
 };

@@ -7,7 +7,7 @@ mod load;
 mod typed;
 
 use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, TELEMETRY};
-use crate::cli::cluster::{ETCD, LISTEN, WORKERS};
+use crate::cli::cluster::{ETCD, INSECURE, LISTEN, SECURITY, WORKERS};
 
 pub(crate) use typed::{chosen, command};
 
@@ -230,14 +230,27 @@ pub(crate) const PARTS: &[Part] = &[
         name: "coordinator",
         about: "Serve a model over workers in other processes",
         argument: None,
-        groups: &[MODEL, HTTP, WORKERS, ETCD, SCHEDULING, MEMORY, SOURCES, PROCESS],
+        groups: &[MODEL, HTTP, WORKERS, ETCD, SECURITY, SCHEDULING, MEMORY, SOURCES, PROCESS],
     },
     Part {
         name: "worker",
         about: "Be one rank: one device, a part of the model",
         argument: None,
-        groups: &[WORKER_MODEL, LISTEN, ETCD, DEVICE, OPENCL, TELEMETRY, SOURCES, PROCESS],
+        groups: &[
+            WORKER_MODEL,
+            LISTEN,
+            ETCD,
+            SECURITY,
+            INSECURE,
+            DEVICE,
+            OPENCL,
+            TELEMETRY,
+            SOURCES,
+            PROCESS,
+        ],
     },
+    cluster::CERTS_PART,
+    cluster::DRAIN_PART,
     Part {
         name: "pull",
         about: "Fetch a model into the cache and print where it lies",

@@ -1,6 +1,9 @@
 //! What is meant where parts run on several machines: the ranks, and how they find each other.
 
+use std::path::PathBuf;
+
 use registry::{EtcdConfig, Secret};
+use tls::Files;
 
 use crate::config::cards::{self, TelemetryConfig};
 use crate::config::given::{Environment, Given, UsageError};
@@ -23,6 +26,10 @@ pub(crate) struct CoordinatorConfig {
     pub(crate) ranks: Ranks,
     /// Ranks that are wanted; none: as many as there are workers.
     pub(crate) world: Option<usize>,
+    /// Waits for the place of the coordinator that leads.
+    pub(crate) standby: bool,
+    /// How it proves to be of the cluster; none: nobody asks.
+    pub(crate) certificates: Option<Files>,
 }
 
 /// Where the ranks of a coordinator are.
@@ -51,6 +58,28 @@ pub(crate) struct WorkerConfig {
     pub(crate) etcd: Option<EtcdConfig>,
     /// The address that is announced, if another than it listens at.
     pub(crate) advertise: Option<Address>,
+    /// How it proves to be of the cluster; none: nobody asks.
+    pub(crate) certificates: Option<Files>,
+    /// Who cannot prove anything may call from other machines, too.
+    pub(crate) insecure: bool,
+}
+
+/// `arcmesh certs`.
+#[derive(Debug, Clone)]
+pub(crate) struct CertsConfig {
+    /// Where they lie.
+    pub(crate) folder: PathBuf,
+    /// Whom they are for.
+    pub(crate) nodes: Vec<String>,
+}
+
+/// `arcmesh drain`.
+#[derive(Debug, Clone)]
+pub(crate) struct DrainConfig {
+    /// Address or node of the worker.
+    pub(crate) node: String,
+    /// Where it is announced.
+    pub(crate) etcd: EtcdConfig,
 }
 
 /// What `arcmesh coordinator` is to do.
@@ -74,9 +103,20 @@ pub(crate) fn coordinator(
             workers.len()
         )));
     }
+    let standby = given.one("standby", values::switch)?.unwrap_or(false);
+    if standby && matches!(ranks, Ranks::At(_)) {
+        return Err(UsageError::new("--standby: who leads is found out by --etcd"));
+    }
     let model = meant::model(given, environment)?;
-    let http = meant::http(given, &model)?;
-    Ok(CoordinatorConfig { http, engine: meant::engine(given)?, model, ranks, world })
+    Ok(CoordinatorConfig {
+        http: meant::http(given, &model)?,
+        engine: meant::engine(given)?,
+        certificates: certificates(given)?,
+        model,
+        ranks,
+        world,
+        standby,
+    })
 }
 
 fn workers_given(workers: Vec<Address>) -> Result<Vec<Address>, UsageError> {
@@ -108,17 +148,59 @@ pub(crate) fn worker(given: &Given, environment: &Environment) -> Result<WorkerC
         metrics: given.one("metrics", values::address)?.or_else(|| local(9101)),
         etcd,
         advertise,
+        certificates: certificates(given)?,
+        insecure: given.one("insecure", values::switch)?.unwrap_or(false),
     })
 }
 
+/// What `arcmesh drain` is to do.
+pub(crate) fn drain(given: &Given) -> Result<DrainConfig, UsageError> {
+    let node = given.one("node", |text| Ok(text.to_owned()))?;
+    Ok(DrainConfig {
+        node: node.ok_or_else(|| UsageError::new("NODE: which worker shall be drained?"))?,
+        etcd: etcd(given)?
+            .ok_or_else(|| UsageError::new("--etcd: where are the workers announced?"))?,
+    })
+}
+
+/// What `arcmesh certs` is to do.
+pub(crate) fn certs(given: &Given) -> Result<CertsConfig, UsageError> {
+    let what = given.one("what", |text| Ok(text.to_owned()))?;
+    if what.as_deref() != Some("init") {
+        return Err(UsageError::new("WHAT: certs can do one thing: init"));
+    }
+    let folder = given.one("certs-folder", |text| Ok(PathBuf::from(text)))?;
+    let nodes = given.many("node-name", |text| Ok(text.to_owned()))?;
+    if nodes.is_empty() {
+        return Err(UsageError::new("--node-name: whom are the certificates for?"));
+    }
+    Ok(CertsConfig { folder: folder.unwrap_or_else(|| PathBuf::from("certs")), nodes })
+}
+
+/// The three files, or none.
+fn certificates(given: &Given) -> Result<Option<Files>, UsageError> {
+    let path = |name| given.one(name, |text| Ok(PathBuf::from(text)));
+    match (path("tls-ca")?, path("tls-cert")?, path("tls-key")?) {
+        (Some(ca), Some(certificate), Some(key)) => Ok(Some(Files { ca, certificate, key })),
+        (None, None, None) => Ok(None),
+        _ => Err(UsageError::new(
+            "--tls-ca, --tls-cert and --tls-key belong together: give all three",
+        )),
+    }
+}
+
 /// The etcd that was given, if one was.
-pub(crate) fn etcd(given: &Given) -> Result<Option<EtcdConfig>, UsageError> {
+fn etcd(given: &Given) -> Result<Option<EtcdConfig>, UsageError> {
     let endpoints = given.many("etcd", values::url)?;
     let user = given.one("etcd-user", values::user)?;
     let cluster = given.one("cluster", values::cluster)?;
-    Ok((!endpoints.is_empty()).then(|| EtcdConfig {
+    if endpoints.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(EtcdConfig {
         endpoints,
         user: user.map(|(name, password)| (name, Secret(password.0))),
         cluster: cluster.unwrap_or_else(|| "default".to_owned()),
+        certificates: certificates(given)?,
     }))
 }

@@ -241,7 +241,8 @@ fn file(path: &str, origin: &Origin) -> Result<BTreeMap<String, Setting>, UsageE
             toml::Value::Array(values) if many => values.iter().map(scalar).collect(),
             value => scalar(&value).map(|value| vec![value]),
         };
-        let values = values.ok_or_else(|| wrong(&origin, "it must be a text or a whole number"))?;
+        let values = values
+            .ok_or_else(|| wrong(&origin, "it must be a text, a whole number, true or false"))?;
         found.insert(key, Setting { values, origin });
     }
     Ok(found)
@@ -264,6 +265,7 @@ fn scalar(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(switch) => Some(switch.to_string()),
         _ => None,
     }
 }

@@ -11,7 +11,10 @@ mod values;
 
 pub(crate) use bench::{BenchConfig, BenchLoad, JsonOutput, bench};
 pub(crate) use cards::{DeviceBenchConfig, DoctorConfig, TelemetryConfig, bench_device, doctor};
-pub(crate) use cluster::{CoordinatorConfig, Ranks, WorkerConfig, coordinator, worker};
+pub(crate) use cluster::{
+    CertsConfig, CoordinatorConfig, DrainConfig, Ranks, WorkerConfig, certs, coordinator, drain,
+    worker,
+};
 pub(crate) use given::{Environment, Given, UsageError};
 pub(crate) use load::{
     AskedConfig, BenchServeConfig, Endpoint, Lengths, LoadConfig, Prompts, ServerConfig, Shape,

@@ -188,6 +188,15 @@ pub(crate) fn user(text: &str) -> Result<(String, catalogue::Secret), String> {
     }
 }
 
+/// Yes or no.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(format!("'{text}' is not one of true and false")),
+    }
+}
+
 /// The name of a cluster: a part of keys and of file names.
 pub(crate) fn cluster(text: &str) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);

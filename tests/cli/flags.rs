@@ -5,7 +5,7 @@ pub(crate) const EVERYWHERE: &[&str] = &["config", "log-format", "log-level"];
 /// Flags of every command that needs a model.
 pub(crate) const SOURCES: &[&str] = &["cache", "pypi-index"];
 /// Commands that need none.
-pub(crate) const WITHOUT_MODEL: &[&str] = &["bench serve", "bench device"];
+pub(crate) const WITHOUT_MODEL: &[&str] = &["bench serve", "bench device", "certs", "drain"];
 
 /// Every other flag of every command; scripts use these names.
 pub(crate) const FLAGS: &[(&str, &[&str])] = &[
@@ -47,10 +47,14 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
             "host",
             "port",
             "worker",
+            "standby",
             "world",
             "etcd",
             "etcd-user",
             "cluster",
+            "tls-ca",
+            "tls-cert",
+            "tls-key",
             "served-model-name",
             "max-model-len",
             "max-num-seqs",
@@ -72,10 +76,14 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
     (
         "worker",
         &[
+            "insecure",
             "advertise",
             "etcd",
             "etcd-user",
             "cluster",
+            "tls-ca",
+            "tls-cert",
+            "tls-key",
             "model",
             "listen",
             "metrics",
@@ -89,6 +97,8 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["model", "sysfs-root", "threads", "json", "device", "opencl-library"]),
     ("pull", &[]),
+    ("certs", &["certs-folder", "node-name"]),
+    ("drain", &["etcd", "etcd-user", "cluster", "tls-ca", "tls-cert", "tls-key"]),
     (
         "generate",
         &[

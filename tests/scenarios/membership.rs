@@ -4,12 +4,12 @@ use crate::etcd::Etcd;
 use crate::process::Process;
 use crate::site::{Site, question, read, streaming};
 
-fn member(etcd: &Etcd) -> Process {
+pub(crate) fn member(etcd: &Etcd) -> Process {
     Process::start(&["worker", "--etcd", &etcd.url(), "--threads", "1"], "worker on ")
 }
 
 /// A coordinator of a group of `world`, with `workers` announced.
-fn cluster(etcd: &Etcd, world: &str, workers: usize) -> Site {
+pub(crate) fn cluster(etcd: &Etcd, world: &str, workers: usize) -> Site {
     let workers: Vec<_> = (0..workers).map(|_| member(etcd)).collect();
     let arguments = ["coordinator", "--port", "0", "--etcd", &etcd.url(), "--world", world];
     Site::of(Process::start(&arguments, "    -d"), workers)
@@ -17,7 +17,7 @@ fn cluster(etcd: &Etcd, world: &str, workers: usize) -> Site {
 
 /// Waits until the group has this many ranks. Each look is a round trip, so this is bounded by the
 /// server's own pace.
-async fn ranks(site: &Site, count: usize) {
+pub(crate) async fn ranks(site: &Site, count: usize) {
     let wanted = format!(" {count}");
     for _ in 0..100_000 {
         let metrics = site.page("/metrics").await;

@@ -1,9 +1,11 @@
 //! What a worker is started with.
 
+use tls::Guard;
+
 use crate::runner::BackendChoice;
 
 /// One worker, or all ranks of one process. Plain data: whoever reads flags has checked it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct WorkerConfig {
     /// The model, as it was given; for messages.
     pub model: String,
@@ -13,4 +15,6 @@ pub struct WorkerConfig {
     pub threads: usize,
     /// Name of this machine; for messages and metrics.
     pub node: String,
+    /// Who may call it, and how it calls others.
+    pub guard: Guard,
 }

@@ -8,11 +8,14 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use proto::worker::{StepReply, StepRequest};
 use scheduler::{StepPlan, TokenId};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::cluster::{
     ClusterError, Likelihood, Member, MemberError, MemberRequest, SliceWish, wire,
 };
+
+/// After one rank's failure the others' are waited for this long: one may say more.
+const TELLING_MAX: Duration = Duration::from_millis(250);
 
 /// A group at an epoch.
 #[derive(Debug)]
@@ -161,20 +164,31 @@ async fn run(
         })
         .collect();
     let mut replies: Vec<Option<StepReply>> = vec![None; members.len()];
+    let mut failures = Vec::new();
     let mut fastest = None;
-    let all = async {
-        while let Some((rank, reply)) = pending.next().await {
-            let name = &members[rank].name;
-            let reply = reply.map_err(|error| lost(rank, name, &error))?;
+    let mut until = started + deadline;
+    while let Ok(Some((rank, reply))) = timeout_at(until, pending.next()).await {
+        let name = &members[rank].name;
+        let reply = reply.map_err(|error| lost(rank, name, &error)).and_then(|reply| {
             wire::check(rank, name, &request, &reply)?;
-            fastest.get_or_insert_with(Instant::now);
-            replies[rank] = Some(reply);
+            Ok(reply)
+        });
+        match reply {
+            Ok(reply) => {
+                fastest.get_or_insert_with(Instant::now);
+                replies[rank] = Some(reply);
+            }
+            Err(failure) => {
+                failures.push(failure);
+                until = until.min(Instant::now() + TELLING_MAX);
+            }
         }
-        Ok(())
-    };
-    match timeout(deadline, all).await {
-        Ok(outcome) => outcome?,
-        Err(_) => return Err(silent(members, &replies, deadline)),
+    }
+    if let Some(failure) = most_telling(failures) {
+        return Err(failure);
+    }
+    if replies.iter().any(Option::is_none) {
+        return Err(silent(members, &replies, deadline));
     }
     let ended = Instant::now();
     let replies: Vec<StepReply> = replies.into_iter().flatten().collect();
@@ -185,6 +199,24 @@ async fn run(
         duration: ended - started,
         skew: ended - fastest.unwrap_or(ended),
         ranks: replies.iter().map(wire::times).collect(),
+    })
+}
+
+/// Of failures in one step, the one that says most about what happened: ranks that lost a peer say
+/// little about why it was lost. A wrong number that several ranks bring comes from what they were asked.
+fn most_telling(failures: Vec<ClusterError>) -> Option<ClusterError> {
+    let wrong = failures.iter().filter(|f| matches!(f, ClusterError::Wrong { .. })).count();
+    let rank = |failure: &ClusterError| match failure {
+        ClusterError::Wrong { .. } => 0,
+        ClusterError::Lost { cause: "peer", .. } => 2,
+        _ => 1,
+    };
+    let failure = failures.into_iter().min_by_key(rank)?;
+    Some(match failure {
+        ClusterError::Wrong { what, .. } if wrong > 1 => {
+            ClusterError::Wrong { what, suspect: None }
+        }
+        failure => failure,
     })
 }
 
@@ -201,9 +233,10 @@ fn lost(rank: usize, name: &str, error: &MemberError) -> ClusterError {
         MemberError::Lost(what) => {
             ClusterError::Lost { rank, name: name.to_owned(), cause: "lost", what: what.clone() }
         }
-        MemberError::Refused(what) => {
-            ClusterError::Wrong(format!("rank {rank} ({name}) refused the step: {what}"))
-        }
+        MemberError::Refused(what) => ClusterError::Wrong {
+            what: format!("rank {rank} ({name}) refused the step: {what}"),
+            suspect: Some(name.to_owned()),
+        },
     }
 }
 
@@ -220,13 +253,26 @@ fn silent(members: &[Member], replies: &[Option<StepReply>], deadline: Duration)
 
 fn same_bits(members: &[Member], replies: &[StepReply]) -> Result<(), ClusterError> {
     let first = &replies[0];
-    for (rank, reply) in replies.iter().enumerate() {
-        if reply.digest != first.digest {
-            return Err(ClusterError::Wrong(format!(
-                "ranks 0 ({}) and {rank} ({}) computed different numbers in step {}: {:016x}, {:016x}",
-                members[0].name, members[rank].name, first.step, first.digest, reply.digest
-            )));
+    let Some(other) = replies.iter().position(|reply| reply.digest != first.digest) else {
+        return Ok(());
+    };
+    let what = format!(
+        "ranks 0 ({}) and {other} ({}) computed different numbers in step {}: {:016x}, {:016x}",
+        members[0].name, members[other].name, first.step, first.digest, replies[other].digest
+    );
+    Err(ClusterError::Wrong { what, suspect: odd_one(replies).map(|at| members[at].name.clone()) })
+}
+
+/// The one whose numbers differ from those of all others, who agree; of two nobody can tell.
+fn odd_one(replies: &[StepReply]) -> Option<usize> {
+    let same = |at: usize| replies.iter().filter(|r| r.digest == replies[at].digest).count();
+    let odd: Vec<usize> = (0..replies.len()).filter(|at| same(*at) == 1).collect();
+    match odd[..] {
+        [at] if replies.len() > 2
+            && (0..replies.len()).all(|r| r == at || same(r) == replies.len() - 1) =>
+        {
+            Some(at)
         }
+        _ => None,
     }
-    Ok(())
 }

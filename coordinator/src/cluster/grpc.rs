@@ -9,6 +9,7 @@ use proto::worker::worker_client::WorkerClient;
 use proto::worker::{
     DescribeRequest, Description, LoadRequest, Loaded, Loading, StepReply, StepRequest,
 };
+use tls::Guard;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -17,10 +18,12 @@ use tonic::{Code, Status, Streaming};
 use crate::cluster::{Member, MemberError, MemberRequest};
 
 /// A peer that does not accept within this time is not there.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// A connection is asked for a sign of life this often, and given as long to answer: a peer that is
-/// gone without a word is noticed in twice that.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// A connection is asked for a sign of life this often.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// And given this long to answer: a peer that is stopped or gone without a word is noticed in 4 s, and
+/// one on a machine that is only busy is not.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Room in the windows for a step's plan with its block tables without waiting for credit.
 const WINDOW_BYTES: u32 = 4 << 20;
 
@@ -30,25 +33,28 @@ const WINDOW_BYTES: u32 = 4 << 20;
 ///
 /// # Errors
 /// [`MemberError::Refused`] when the address cannot be one.
-pub fn connect(address: &str) -> Result<Member, MemberError> {
+pub fn connect(address: &str, guard: &Guard) -> Result<Member, MemberError> {
     let refused = |error| MemberError::Refused(format!("{address} is no address: {error}"));
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(refused)?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_MAX)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .http2_keep_alive_interval(ASK_EVERY)
+        .keep_alive_timeout(ANSWER_MAX)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES);
     let (requests, asked) = mpsc::channel(1);
-    tokio::spawn(Remote { endpoint, client: None, steps: None }.serve(asked));
+    let (guard, to) = (guard.clone(), address.to_owned());
+    tokio::spawn(Remote { endpoint, address: to, guard, client: None, steps: None }.serve(asked));
     Ok(Member { name: address.to_owned(), address: Some(address.to_owned()), requests })
 }
 
 /// The task behind a member.
 struct Remote {
     endpoint: Endpoint,
+    address: String,
+    guard: Guard,
     /// Connected, as far as we know.
     client: Option<WorkerClient<Channel>>,
     /// The group's stream of steps.
@@ -106,10 +112,10 @@ impl Remote {
     }
 
     fn client(&mut self) -> WorkerClient<Channel> {
-        let endpoint = &self.endpoint;
-        self.client
+        let Self { endpoint, address, guard, client, .. } = self;
+        client
             .get_or_insert_with(|| {
-                WorkerClient::new(endpoint.connect_lazy())
+                WorkerClient::new(guard.lazy(endpoint, address))
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(MESSAGE_BYTES_MAX)
             })

@@ -38,9 +38,15 @@ pub enum ClusterError {
         /// One sentence.
         what: String,
     },
-    /// The step came out wrong: form anew, compute again once, then give up on its groups.
-    #[error("{0}")]
-    Wrong(String),
+    /// The step came out wrong: form anew and compute again, without a rank that is suspected twice;
+    /// then give up on its groups.
+    #[error("{what}")]
+    Wrong {
+        /// One sentence.
+        what: String,
+        /// Name of the rank that alone brought it about, if it can be told.
+        suspect: Option<String>,
+    },
     /// A rank of this process has ended and cannot come back: end too, and be started anew.
     #[error("rank {rank} ({name}) has ended")]
     Ended {
@@ -68,7 +74,7 @@ impl ClusterError {
     pub(crate) const fn is_final(&self) -> bool {
         match self {
             Self::Unusable(_) | Self::Ended { .. } | Self::Deposed(_) => true,
-            Self::Lost { .. } | Self::Wrong(_) | Self::Waiting(_) | Self::Planned(_) => false,
+            Self::Lost { .. } | Self::Wrong { .. } | Self::Waiting(_) | Self::Planned(_) => false,
         }
     }
 
@@ -79,7 +85,7 @@ impl ClusterError {
             Self::Lost { cause, .. } => cause,
             Self::Ended { .. } | Self::Waiting(_) | Self::Deposed(_) => "lost",
             Self::Planned(_) => "planned",
-            Self::Wrong(_) | Self::Unusable(_) => "wrong",
+            Self::Wrong { .. } | Self::Unusable(_) => "wrong",
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::cluster::Member;
 pub struct Roster {
     /// Who is there, the preferred ones first.
     pub members: watch::Receiver<Arc<[Member]>>,
+    /// Names of those who are there and shall be ranks no more.
+    pub leaving: watch::Receiver<Arc<[String]>>,
     /// Ranks that are wanted; none: as many as there are members. Whoever is left over is a spare.
     pub world: Option<usize>,
     /// Members come and go: one that cannot take part is left out, instead of ending it all.
@@ -35,17 +37,30 @@ impl Roster {
     #[must_use]
     pub fn fixed(members: Vec<Member>) -> Self {
         let (_, members) = watch::channel(Arc::from(members));
-        Self { members, world: None, open: false, epochs: None }
+        let (_, leaving) = watch::channel(Arc::from([]));
+        Self { members, leaving, world: None, open: false, epochs: None }
     }
 
-    /// Who is there now.
-    pub(crate) fn there(&self) -> Arc<[Member]> {
-        Arc::clone(&self.members.borrow())
+    /// Who is there now, and is not about to leave.
+    pub(crate) fn there(&self) -> Vec<Member> {
+        let members = self.members.borrow();
+        members.iter().filter(|member| !self.is_leaving(&member.name)).cloned().collect()
+    }
+
+    /// Whether somebody shall be a rank no more.
+    pub(crate) fn is_leaving(&self, name: &str) -> bool {
+        self.leaving.borrow().iter().any(|leaving| leaving == name)
     }
 
     /// Ranks that are wanted now.
     pub(crate) fn wanted(&self) -> usize {
-        self.world.unwrap_or_else(|| self.members.borrow().len()).max(1)
+        self.wanted_without(0)
+    }
+
+    /// Ranks that are wanted when so many members take no part.
+    pub(crate) fn wanted_without(&self, out: usize) -> usize {
+        let there = self.there().len();
+        self.world.unwrap_or_else(|| there.saturating_sub(out)).max(1)
     }
 }
 

@@ -41,10 +41,13 @@ pub(super) fn check(
         return Err(failed(rank, name, failure));
     }
     if (reply.epoch, reply.step) != (request.epoch, request.step) {
-        return Err(ClusterError::Wrong(format!(
-            "rank {rank} ({name}) answered step {} of epoch {} instead of step {} of epoch {}",
-            reply.step, reply.epoch, request.step, request.epoch
-        )));
+        return Err(wrong(
+            name,
+            format!(
+                "rank {rank} ({name}) answered step {} of epoch {} instead of step {} of epoch {}",
+                reply.step, reply.epoch, request.step, request.epoch
+            ),
+        ));
     }
     let wanted = if rank == 0 {
         request.slices.iter().filter(|slice| slice.sampling.is_some()).count()
@@ -52,10 +55,11 @@ pub(super) fn check(
         0
     };
     if reply.tokens.len() != wanted {
-        return Err(ClusterError::Wrong(format!(
-            "rank {rank} ({name}) gave {} tokens instead of {wanted}",
-            reply.tokens.len()
-        )));
+        let count = reply.tokens.len();
+        return Err(wrong(
+            name,
+            format!("rank {rank} ({name}) gave {count} tokens instead of {wanted}"),
+        ));
     }
     check_likelihoods(rank, name, request, reply)
 }
@@ -75,11 +79,9 @@ fn check_likelihoods(
     });
     let tops: Vec<usize> = if rank == 0 { tops.collect() } else { Vec::new() };
     if reply.likelihoods.len() != tops.len() {
-        return Err(ClusterError::Wrong(format!(
-            "rank {rank} ({name}) gave {} likelihoods instead of {}",
-            reply.likelihoods.len(),
-            tops.len()
-        )));
+        let (given, due) = (reply.likelihoods.len(), tops.len());
+        let what = format!("rank {rank} ({name}) gave {given} likelihoods instead of {due}");
+        return Err(wrong(name, what));
     }
     let sound = |(likelihood, &top): (&worker::Likelihood, &usize)| {
         likelihood.top_tokens.len() <= top
@@ -90,8 +92,7 @@ fn check_likelihoods(
     if reply.likelihoods.iter().zip(&tops).all(sound) {
         return Ok(());
     }
-    let what = format!("rank {rank} ({name}) gave a likelihood that is none");
-    Err(ClusterError::Wrong(what))
+    Err(wrong(name, format!("rank {rank} ({name}) gave a likelihood that is none")))
 }
 
 /// The sampled tokens, as the core counts them.
@@ -122,6 +123,10 @@ pub(super) fn likelihoods(reply: &StepReply) -> Vec<Likelihood> {
     reply.likelihoods.iter().map(likelihood).collect()
 }
 
+fn wrong(name: &str, what: String) -> ClusterError {
+    ClusterError::Wrong { what, suspect: Some(name.to_owned()) }
+}
+
 fn failed(rank: usize, name: &str, failure: &StepFailure) -> ClusterError {
     let lost = |cause| ClusterError::Lost {
         rank,
@@ -133,7 +138,7 @@ fn failed(rank: usize, name: &str, failure: &StepFailure) -> ClusterError {
         Kind::PeerLost => lost("peer"),
         Kind::Device => lost("device"),
         Kind::Refused | Kind::Numeric | Kind::Unspecified => {
-            ClusterError::Wrong(format!("rank {rank} ({name}): {}", failure.message))
+            wrong(name, format!("rank {rank} ({name}): {}", failure.message))
         }
     }
 }
@@ -289,10 +294,10 @@ mod tests {
         assert_eq!(check(1, "b", &request, &reply(&[])), Ok(()));
         for (rank, tokens) in [(0, vec![]), (0, vec![1, 2]), (1, vec![1])] {
             let checked = check(rank, "a", &request, &reply(&tokens));
-            assert!(matches!(checked, Err(ClusterError::Wrong(_))), "{checked:?}");
+            assert!(matches!(checked, Err(ClusterError::Wrong { .. })), "{checked:?}");
         }
         let late = StepReply { step: 5, ..reply(&[1]) };
-        assert!(matches!(check(0, "a", &request, &late), Err(ClusterError::Wrong(_))));
+        assert!(matches!(check(0, "a", &request, &late), Err(ClusterError::Wrong { .. })));
     }
 
     fn likelihood() -> worker::Likelihood {
@@ -323,7 +328,7 @@ mod tests {
             ],
         ] {
             let checked = check(0, "a", &request, &reply(wrong.clone()));
-            assert!(matches!(checked, Err(ClusterError::Wrong(_))), "{wrong:?}");
+            assert!(matches!(checked, Err(ClusterError::Wrong { .. })), "{wrong:?}");
         }
     }
 

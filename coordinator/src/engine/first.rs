@@ -37,7 +37,7 @@ pub(super) async fn first_group(
             let roster = &setup.roster;
             settled(roster).await;
             let wanted = roster.wanted();
-            let candidates = roster.there().to_vec();
+            let candidates = roster.there();
             let draft = Draft { candidates, wanted, least: wanted, open: roster.open };
             match form(draft, wish.clone(), attempt, roster.epochs.clone(), progress).await {
                 Ok(group) => return Ok(group),

@@ -17,8 +17,9 @@ use crate::engine::handle::{AnswerEvent, Failure};
 use crate::engine::look::{GroupLook, Stage};
 use crate::metrics::{FirstTokenSeen, GroupSeen, Metrics};
 
-/// A group is given up after so many steps that came out wrong with it: one, and its replay.
-const WRONG_MAX: u32 = 2;
+/// A group is given up after so many steps that came out wrong with it: one, its replay, and a replay
+/// without the rank that is suspected.
+const WRONG_MAX: u32 = 3;
 /// A group is given up after it was part of so many steps in a row, none of which gave it a token, that
 /// cost a rank: it may be the reason.
 const LOST_MAX: u32 = 5;

@@ -39,21 +39,39 @@ impl Engine {
     /// Begins to look, if somebody is missing and nobody looks yet.
     pub(super) fn look_out(&mut self) {
         let Phase::Serving(group) = &self.phase else { return };
-        if self.lookout.0.is_some() || group.world() >= self.setup.roster.wanted() {
+        if self.lookout.0.is_some()
+            || group.world() >= self.setup.roster.wanted_without(self.suspects.out())
+        {
             return;
         }
         let epoch = group.epoch;
-        let inside: Vec<String> = group.members().iter().map(|m| m.name.clone()).collect();
+        let there = self.setup.roster.there();
+        let inside = |name: &String| group.members().iter().any(|member| member.name == *name);
+        let known = there.iter().map(|member| member.name.clone());
+        let not_asked: Vec<String> =
+            known.filter(|name| inside(name) || self.suspects.is_out(name)).collect();
         let roster = self.setup.roster.clone();
         let look = async move {
             sleep(LOOK_EVERY).await;
             let there = roster.there();
-            let outside = there.iter().filter(|member| !inside.contains(&member.name));
+            let outside = there.iter().filter(|member| !not_asked.contains(&member.name));
             let asked = outside.enumerate().map(|(at, member)| describe(at, member));
             let spare = join_all(asked).await.iter().filter(|described| described.is_ok()).count();
             Sighting { epoch, spare }
         };
         self.lookout.0 = Some(look.boxed());
+    }
+
+    /// A rank shall leave, and others can go on: the group forms anew between two steps.
+    pub(super) fn let_leave(&mut self) {
+        let Phase::Serving(group) = &self.phase else { return };
+        let roster = &self.setup.roster;
+        let leaving = group.members().iter().find(|member| roster.is_leaving(&member.name));
+        let Some(leaving) = leaving else { return };
+        if roster.there().iter().any(|member| !self.suspects.is_out(&member.name)) {
+            let what = format!("{} is drained", leaving.name);
+            self.regroup = Some(ClusterError::Planned(what));
+        }
     }
 
     /// Somebody can join: the group forms anew between two steps.

@@ -16,6 +16,7 @@ mod reform;
 mod setup;
 mod state;
 mod step;
+mod suspects;
 mod wishes;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::engine::groups::{Groups, Waiting};
 use crate::engine::lookout::{Lookout, Sighting};
 use crate::engine::reform::Reform;
 use crate::engine::step::Step;
+use crate::engine::suspects::Suspects;
 use crate::metrics::{CacheSeen, MembersSeen, Metrics};
 
 pub(crate) use handle::Input;
@@ -63,6 +65,8 @@ struct Engine {
     work: Option<BoxFuture<'static, Done>>,
     /// Who might join.
     lookout: Lookout,
+    /// Who computed what cannot be.
+    suspects: Suspects,
     /// The group is to form anew before the next step, for this reason.
     regroup: Option<ClusterError>,
     inputs: mpsc::Receiver<Input>,
@@ -144,6 +148,7 @@ async fn run(
         phase: Phase::Serving(group),
         work: None,
         lookout: Lookout::default(),
+        suspects: Suspects::default(),
         regroup: None,
         inputs,
         state,

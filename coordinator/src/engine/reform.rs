@@ -7,6 +7,7 @@ use scheduler::{GroupId, Outcome};
 use tokio::time::Instant;
 
 use crate::cluster::{ClusterError, Draft, Group, Member, Roster, form};
+use crate::engine::suspects::Suspects;
 use crate::engine::{Capacity, Done, Engine, EngineState, Phase};
 use crate::metrics::MembersSeen;
 
@@ -41,12 +42,16 @@ impl Reform {
 
     /// Who may be in the next group: its ranks before all others, also those that nobody knows of any
     /// more. Whether they live is asked of them, and not of who keeps the list.
-    fn draft(&self, roster: &Roster) -> Draft {
+    fn draft(&self, roster: &Roster, suspects: &Suspects) -> Draft {
         let there = roster.there();
         let is_before = |member: &&Member| self.before.iter().any(|b| b.name == member.name);
         let others = there.iter().filter(|member| !is_before(member));
-        let candidates = self.before.iter().chain(others).cloned().collect();
-        let wanted = roster.wanted();
+        let all = self.before.iter().chain(others);
+        let candidates: Vec<Member> = all
+            .filter(|m| !suspects.is_out(&m.name) && !roster.is_leaving(&m.name))
+            .cloned()
+            .collect();
+        let wanted = roster.wanted_without(suspects.out());
         let least = if self.shrink_at <= Instant::now() { 1 } else { wanted };
         Draft { candidates, wanted, least, open: roster.open }
     }
@@ -74,7 +79,11 @@ impl Engine {
             back_off: BACK_OFF_MIN,
             epoch,
             before: group.members().to_vec(),
-            shrink_at: now + self.setup.patience.shrink_after,
+            // Who is to join is there, and who is to leave shall not be waited for.
+            shrink_at: match error {
+                ClusterError::Planned(_) => now,
+                _ => now + self.setup.patience.shrink_after,
+            },
             give_up_at: Some(now + self.setup.patience.reform_max),
         });
         if self.drain_until.is_none() {
@@ -83,8 +92,17 @@ impl Engine {
             self.state.send_replace(state);
         }
         self.commit(Outcome::Lost);
-        let wrong = matches!(error, ClusterError::Wrong(_));
+        let wrong = matches!(error, ClusterError::Wrong { .. });
+        if let ClusterError::Wrong { suspect: Some(name), what } = error {
+            let candidates = self.setup.roster.there().len();
+            if self.suspects.suspect(name, in_step, candidates) {
+                tracing::error!(rank = name, "put out, as it went wrong twice: {what}");
+            }
+        }
         for group in self.groups.blame(in_step, wrong) {
+            for name in self.suspects.given_up(group) {
+                tracing::warn!(rank = name, "welcome again: others fail with that request too");
+            }
             self.metrics.given_up(wrong);
             self.fail(group, "the workers could not compute this answer");
         }
@@ -102,7 +120,7 @@ impl Engine {
             Err(error) => unreachable!("a validated configuration became wrong: {error}"),
         };
         let roster = &self.setup.roster;
-        let draft = reform.draft(roster);
+        let draft = reform.draft(roster, &self.suspects);
         let forming = form(draft, wish, reform.epoch, roster.epochs.clone(), |_, _| {});
         // A rank may have taken part in an attempt that failed: the next one is newer.
         reform.epoch += 1;

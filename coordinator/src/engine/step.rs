@@ -76,6 +76,7 @@ impl Engine {
         if self.work.is_some() {
             return;
         }
+        self.let_leave();
         if let Some(reason) = self.regroup.take() {
             self.lost(&reason, &[]);
         }
@@ -117,6 +118,7 @@ impl Engine {
             }
         };
         self.deadlines.measured(step.tokens, done.duration);
+        self.suspects.well();
         self.metrics.step(&StepSeen {
             phase: step.phase,
             tokens: step.tokens,

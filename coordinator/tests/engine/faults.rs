@@ -198,16 +198,36 @@ async fn a_rank_of_this_process_that_ends_fails_all_answers_and_ends_the_engine(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_that_always_comes_out_wrong_is_given_up_after_one_replay() {
+async fn a_question_that_always_comes_out_wrong_is_given_up_after_two_replays() {
     let fleet = fleet(2, 200).await;
-    fleet.oracles[0].faults(|faults| faults.nan_of = Some(77));
+    for oracle in &fleet.oracles {
+        oracle.faults(|faults| faults.nan_of = Some(77));
+    }
     let poison = Question { prompt: vec![1, 77], ..Question::new(2, 50) };
     let told = fleet.ask_all(&[poison]).await;
     assert!(told[0].failed.is_some());
-    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"wrong\"}", 2.0);
+    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"wrong\"}", 3.0);
     assert_count(&fleet, "vllm:corrupted_requests_total", 1.0);
     let questions = questions(10);
     assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rank_that_goes_wrong_twice_is_put_out_and_its_spare_gives_the_answer() {
+    let oracles: Vec<_> = (0..3).map(|_| Oracle::new(STEP_TIME)).collect();
+    let members: Vec<_> = oracles.iter().enumerate().map(|(at, o)| o.member(at)).collect();
+    let roster = Roster { world: Some(2), ..Roster::fixed(members) };
+    let mut fleet = start_with(roster, oracles, limits(60), Patience::default());
+    fleet.ready().await;
+    fleet.oracles[1].faults(|faults| faults.nan_of = Some(3));
+    let questions = questions(20);
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+    assert_count(&fleet, "arcmesh_group_reforms_total{cause=\"wrong\"}", 2.0);
+    assert_count(&fleet, "vllm:corrupted_requests_total", 0.0);
+    assert_eq!(fleet.ready().await.world, 2);
+    let before = fleet.oracles[1].steps();
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+    assert_eq!(fleet.oracles[1].steps(), before, "it takes part in nothing any more");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use proto::worker::worker_server::{Worker, WorkerServer};
 use proto::worker::{
     DescribeRequest, Description, LoadProgress, LoadRequest, Loading, StepReply, StepRequest,
 };
+use tls::Guard;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
@@ -119,7 +120,9 @@ async fn remote_fleet(world: usize) -> (Fleet, Vec<Process>) {
     for oracle in &oracles {
         processes.push(Process::start(oracle.clone(), any_port()).await);
     }
-    let members = processes.iter().map(|process| connect(&process.address.to_string()).unwrap());
+    let members = processes
+        .iter()
+        .map(|process| connect(&process.address.to_string(), &Guard::Open).unwrap());
     let patience = Patience { reform_max: Duration::from_secs(60), ..Patience::default() };
     let mut fleet = start_with(members.collect::<Vec<_>>(), oracles, limits(80), patience);
     fleet.ready().await;
@@ -158,5 +161,5 @@ async fn a_worker_that_is_restarted_at_its_address_takes_part_again() {
 
 #[tokio::test]
 async fn an_address_that_is_none_is_refused() {
-    assert!(matches!(connect("not an address"), Err(MemberError::Refused(_))));
+    assert!(matches!(connect("not an address", &Guard::Open), Err(MemberError::Refused(_))));
 }

@@ -33,7 +33,10 @@ impl<B: Backend> RowParallel<B> {
             (Some(x), Some(weight)) if c.world() == 1 => {
                 return Ok(b.whole(x, weight, self.outputs)?); // (T, outputs)
             }
-            (Some(x), Some(weight)) => b.partial(x, weight, sums)?, // (T, outputs) of this rank
+            (Some(x), Some(weight)) => {
+                b.partial(x, weight, sums)?; // (T, outputs) of this rank
+                own_finite(sums, self.outputs)?;
+            }
             _ => {
                 sums.clear();
                 sums.resize(tokens * self.outputs, 0.0);
@@ -41,6 +44,14 @@ impl<B: Backend> RowParallel<B> {
         }
         c.all_reduce(sums)?; // (T, outputs), summed over ranks
         Ok(b.sum(sums, self.outputs)) // (T, outputs)
+    }
+}
+
+/// Once it is added to the others' nobody can tell any more who brought it.
+fn own_finite(sums: &[f64], outputs: usize) -> Result<(), Fault> {
+    match sums.iter().position(|sum| !sum.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Fault::Numeric { row: at / outputs.max(1) }),
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use checkpoint::Checkpoint;
 use proto::worker::step_failure::Kind;
 use proto::worker::{Description, LoadProgress, LoadRequest, StepFailure, StepReply, StepRequest};
+use tls::Guard;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backend::Capabilities;
@@ -116,7 +117,7 @@ impl Rank {
         checkpoint: Arc<Checkpoint>,
         metrics: &WorkerMetrics,
     ) -> io::Result<Self> {
-        let meeting = Meeting::Grpc(Switchboard::start()?);
+        let meeting = Meeting::Grpc(Switchboard::guarded(config.guard.clone())?);
         Ok(Self::new(config, checkpoint, metrics.rank(None), meeting))
     }
 
@@ -170,6 +171,12 @@ impl Rank {
             Meeting::Grpc(switchboard) => Some(switchboard),
             Meeting::Local(_) => None,
         }
+    }
+
+    /// Who may call it.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.shared.config.guard
     }
 
     /// Where everything of this process is counted.

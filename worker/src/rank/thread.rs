@@ -144,7 +144,8 @@ impl Seat {
             let times = answer.times.unwrap_or_default();
             self.metrics.step(Phase::of(&request), outcome, begun.elapsed(), &times);
             let failed = answer.failure.as_ref().map(|failure| failure.message.clone());
-            let over = matches!(outcome, Outcome::PeerLost | Outcome::Device);
+            // A rank that found a wrong number has left its peers waiting for it.
+            let over = matches!(outcome, Outcome::PeerLost | Outcome::Device | Outcome::Numeric);
             // Nobody may be waiting any more; the step has happened all the same.
             drop(reply.send(answer));
             if let Some(message) = failed {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use proto::MESSAGE_BYTES_MAX;
 use proto::collective::peer_server::PeerServer;
 use proto::worker::worker_server::WorkerServer;
+use tls::Guard;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
@@ -86,7 +87,8 @@ async fn grpc(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     // It stays in non-blocking mode, as it came from a runtime.
-    let incoming = TcpIncoming::from(TcpListener::from_std(listener)?).with_nodelay(Some(true));
+    let listener = TcpListener::from_std(listener)?;
+    let guard = rank.guard().clone();
     let peers = rank.switchboard().map(|switchboard| {
         let calls = PeerCalls::new(switchboard.desk().clone(), rank.metrics().clone());
         PeerServer::new(calls).max_decoding_message_size(FRAME_BYTES_MAX)
@@ -95,7 +97,18 @@ async fn grpc(
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let server = tuned_server().add_service(worker).add_optional_service(peers);
-    let serving = server.serve_with_incoming_shutdown(incoming, stop.cancelled());
+    let serving = async {
+        match guard {
+            Guard::Open => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
+            }
+            Guard::Mutual(identity) => {
+                let incoming = Box::pin(identity.incoming(listener));
+                server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
+            }
+        }
+    };
     let overdue = async {
         stop.cancelled().await;
         sleep(DRAIN_MAX).await;

@@ -48,6 +48,7 @@ impl Model {
             backend: BackendChoice::Candle,
             threads: 1,
             node: "here".to_owned(),
+            guard: tls::Guard::Open,
         }
     }
 

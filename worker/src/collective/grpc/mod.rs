@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Server};
 
 use crate::collective::grpc::link::{Link, Tag, parts};
@@ -43,8 +44,8 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// How often an idle connection is asked for a sign of life, and how long it may take to give one:
-/// together the 5 seconds in which a half-open connection must be noticed.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// together less than the 5 seconds in which a half-open connection must be noticed.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// See [`KEEPALIVE_INTERVAL`].
 pub const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -88,6 +89,8 @@ pub struct GrpcCollective {
     times: CollectiveTimes,
     /// Memory of what is sent, used again when the peers' queues have let go of it.
     buffer: BytesMut,
+    /// A newer group forms: this one waits for nobody any more.
+    over: CancellationToken,
     failed: Option<CollectiveError>,
 }
 
@@ -143,8 +146,15 @@ impl Collective for GrpcCollective {
 
 impl GrpcCollective {
     /// `links` has one for each rank but ours.
-    fn new(driver: Driver, epoch: u64, rank: u32, links: Vec<Option<Link>>) -> Self {
+    fn new(
+        driver: Driver,
+        epoch: u64,
+        rank: u32,
+        links: Vec<Option<Link>>,
+        over: CancellationToken,
+    ) -> Self {
         Self {
+            over,
             rank: usize::try_from(rank).expect("it is below the number of links"),
             driver,
             links,
@@ -167,7 +177,15 @@ impl GrpcCollective {
         let started = Instant::now();
         let (waited, sent) = (self.times.wait, self.times.bytes_sent);
         let driver = self.driver.clone();
-        let result = driver.run(run(self));
+        let over = self.over.clone();
+        let (tag, rank) = (self.tag, self.rank);
+        let result = driver.run(async {
+            tokio::select! {
+                biased;
+                result = run(self) => result,
+                () = over.cancelled() => Err(superseded(tag, rank)),
+            }
+        });
         if self.times.bytes_sent - sent >= UNSENT_BYTES_MIN {
             driver.give_back();
         }
@@ -328,6 +346,12 @@ impl GrpcCollective {
 }
 
 const NO_LINK: &str = "there is a link to every peer until a collective fails";
+
+/// Whoever waited for has nothing to do with it: the coordinator has gone on.
+fn superseded(tag: Tag, rank: usize) -> CollectiveError {
+    let reason = "a newer group forms".to_owned();
+    CollectiveError::PeerLost { peer: rank, step: tag.step, index: tag.index, reason }
+}
 
 /// Lets the streams take what was queued. What we wait for may be here already, and then nothing would
 /// leave before the next collective.

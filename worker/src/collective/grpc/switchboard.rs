@@ -11,9 +11,11 @@ use futures::{Stream, StreamExt};
 use proto::collective::Frame;
 use proto::collective::peer_client::PeerClient;
 use proto::collective::peer_server::{Peer, PeerServer};
+use tls::Guard;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -87,6 +89,7 @@ pub enum FormError {
 pub struct Switchboard {
     driver: Driver,
     desk: Desk,
+    guard: Guard,
 }
 
 /// Where higher ranks call: the gRPC service of a [`Switchboard`].
@@ -101,6 +104,16 @@ struct State {
     epoch: u64,
     /// While a group forms.
     forming: Option<Forming>,
+    /// Ends the waits of the newest group.
+    over: CancellationToken,
+}
+
+/// A group that has come together: our rank, and a link to each of the others.
+struct Met {
+    rank: u32,
+    links: Vec<Option<Link>>,
+    /// Cancelled when a newer group forms.
+    over: CancellationToken,
 }
 
 struct Forming {
@@ -110,12 +123,20 @@ struct Forming {
 }
 
 impl Switchboard {
-    /// With a thread for its streams.
+    /// As [`Switchboard::guarded`], for peers that anybody can be.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start() -> io::Result<Self> {
+        Self::guarded(Guard::Open)
+    }
+
+    /// With a thread for its streams, and peers that prove who they are.
     ///
     /// # Errors
     /// When the operating system does not give one.
-    pub fn start() -> io::Result<Self> {
-        Ok(Self { driver: Driver::start()?, desk: Desk::default() })
+    pub fn guarded(guard: Guard) -> io::Result<Self> {
+        Ok(Self { driver: Driver::start()?, desk: Desk::default(), guard })
     }
 
     /// What drives the streams.
@@ -145,11 +166,11 @@ impl Switchboard {
         patience: Duration,
     ) -> Result<GrpcCollective, FormError> {
         // The streams belong to the driver's runtime, wherever this is called.
-        let (desk, peers) = (self.desk.clone(), peers.to_vec());
-        let meeting = async move { desk.meet(epoch, rank, &peers, patience).await };
+        let (desk, peers, guard) = (self.desk.clone(), peers.to_vec(), self.guard.clone());
+        let meeting = async move { desk.meet(epoch, rank, &peers, &guard, patience).await };
         let meeting = AbortOnDropHandle::new(self.driver.handle().spawn(meeting));
-        let (own, links) = meeting.await.expect("meeting does not panic")?;
-        Ok(GrpcCollective::new(self.driver.clone(), epoch, own, links))
+        let Met { rank, links, over } = meeting.await.expect("meeting does not panic")?;
+        Ok(GrpcCollective::new(self.driver.clone(), epoch, rank, links, over))
     }
 }
 
@@ -160,22 +181,23 @@ impl Desk {
         PeerServer::new(self.clone()).max_decoding_message_size(FRAME_BYTES_MAX)
     }
 
-    /// Calls the lower ranks, and waits for the higher ones to call. Gives our rank as it is on the wire,
-    /// and a link to each of the others.
+    /// Calls the lower ranks, and waits for the higher ones to call.
     async fn meet(
         &self,
         epoch: u64,
         rank: usize,
         peers: &[String],
+        guard: &Guard,
         patience: Duration,
-    ) -> Result<(u32, Vec<Option<Link>>), FormError> {
+    ) -> Result<Met, FormError> {
         let deadline = Instant::now() + patience;
         let world = peers.len();
-        let (own, mut arrivals) = self.announce(epoch, rank, world)?;
+        let (own, mut arrivals, over) = self.announce(epoch, rank, world)?;
         let mut links: Vec<Option<Link>> = (0..world).map(|_| None).collect();
         let greeting = Frame { epoch, rank: own, ..Frame::default() };
-        let mut dials: FuturesUnordered<_> =
-            (0..rank).map(|peer| dial(peer, &peers[peer], greeting.clone(), deadline)).collect();
+        let mut dials: FuturesUnordered<_> = (0..rank)
+            .map(|peer| dial(peer, &peers[peer], guard, greeting.clone(), deadline))
+            .collect();
         while let Some(missing) = (0..world).find(|peer| *peer != rank && links[*peer].is_none()) {
             let link = tokio::select! {
                 biased;
@@ -195,17 +217,18 @@ impl Desk {
             links[peer] = Some(link);
         }
         self.conclude(epoch)?;
-        Ok((own, links))
+        Ok(Met { rank: own, links, over })
     }
 
-    /// Lets higher ranks of this epoch call from now on; ends whatever was forming. Gives our rank as it
-    /// is on the wire, and where the calls come in.
+    /// Lets higher ranks of this epoch call from now on; ends whatever was forming, and what the
+    /// group before waits for. Gives our rank as it is on the wire, where the calls come in, and what
+    /// tells that a newer group forms.
     fn announce(
         &self,
         epoch: u64,
         rank: usize,
         world: usize,
-    ) -> Result<(u32, mpsc::Receiver<Link>), FormError> {
+    ) -> Result<(u32, mpsc::Receiver<Link>, CancellationToken), FormError> {
         let impossible = FormError::Impossible { rank, world };
         let (Ok(own), Ok(all)) = (u32::try_from(rank), u32::try_from(world)) else {
             return Err(impossible);
@@ -220,7 +243,9 @@ impl Desk {
         let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
         state.epoch = epoch;
         state.forming = Some(Forming { rank: own, world: all, arrivals });
-        Ok((own, receiver))
+        let over = CancellationToken::new();
+        std::mem::replace(&mut state.over, over.clone()).cancel();
+        Ok((own, receiver, over))
     }
 
     /// Everyone is there: nobody else may call.
@@ -308,12 +333,13 @@ impl Peer for Desk {
 async fn dial(
     peer: usize,
     address: &str,
+    guard: &Guard,
     greeting: Frame,
     deadline: Instant,
 ) -> Result<Link, FormError> {
     let mut reason = "no answer".to_owned();
     loop {
-        let attempt = timeout_at(deadline, call(peer, address, greeting.clone())).await;
+        let attempt = timeout_at(deadline, call(peer, address, guard, greeting.clone())).await;
         match attempt {
             Ok(Ok(link)) => return Ok(link),
             Ok(Err(status)) => {
@@ -333,12 +359,12 @@ async fn dial(
 }
 
 /// One attempt.
-async fn call(peer: usize, address: &str, greeting: Frame) -> Result<Link, Status> {
+async fn call(peer: usize, address: &str, guard: &Guard, greeting: Frame) -> Result<Link, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::invalid_argument(format!("not an address: {error}")))?;
-    let channel = tuned_endpoint(endpoint)
-        .connect_timeout(CONNECT_PATIENCE)
-        .connect()
+    let endpoint = tuned_endpoint(endpoint).connect_timeout(CONNECT_PATIENCE);
+    let channel = guard
+        .connect(&endpoint, address)
         .await
         .map_err(|error| Status::unavailable(with_causes(&error)))?;
     let epoch = greeting.epoch;

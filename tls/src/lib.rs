@@ -1,0 +1,17 @@
+//! How nodes know each other: mutual TLS, with certificates that may change while we run.
+//!
+//! Whoever shows a certificate of the cluster's authority belongs to the cluster; its address does not
+//! matter, so that a node may move. All node certificates carry the name [`NAME`] for that.
+
+mod certs;
+
+mod guard;
+
+mod identity;
+
+pub use certs::{CertsError, init};
+pub use guard::Guard;
+pub use identity::{Files, Identity, TlsError};
+
+/// What every node is called in its certificate.
+pub const NAME: &str = "arcmesh";
