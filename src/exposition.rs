@@ -38,6 +38,14 @@ impl Exposition {
         all
     }
 
+    /// Both pages as one.
+    pub(crate) fn with(mut self, other: Self) -> Self {
+        for (name, series) in other.series {
+            self.series.entry(name).or_default().extend(series);
+        }
+        self
+    }
+
     /// The sum of all series of a name that have these labels; none where there is none.
     pub(crate) fn total(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut found =
@@ -86,6 +94,11 @@ impl Histogram {
             sum: self.sum - before.sum,
             count: self.count - before.count,
         }
+    }
+
+    /// The mean; none where nothing was observed.
+    pub(crate) fn mean(&self) -> Option<f64> {
+        (self.count > 0.0).then(|| self.sum / self.count)
     }
 
     /// Which bucket holds the observation at this share; none where nothing was observed.
@@ -179,7 +192,7 @@ mod tests {
     #[test]
     fn a_histogram_has_quantiles() {
         let all = Exposition::read(PAGE).histogram("h").unwrap();
-        assert_eq!((all.sum, all.count), (14.0, 8.0));
+        assert_eq!(all.mean(), Some(1.75));
         assert_eq!(all.quantile(0.5), Some(1.5));
         assert_eq!(all.quantile(1.0), Some(2.0));
         assert_eq!((all.bucket_at(0.25), all.bucket_of(1.5)), (Some(0), Some(1)));

@@ -9,6 +9,7 @@ mod chart;
 mod cli;
 mod config;
 mod coordinator;
+mod demo;
 mod device;
 mod doctor;
 mod drain;
@@ -99,6 +100,10 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<()> {
         "bench serve" => {
             let config = config::bench_serve(&mut given)?;
             in_runtime(&log, bench::serve::run(config))
+        }
+        "demo" => {
+            let config = config::demo(&mut given, &environment)?;
+            in_runtime(&log, demo::run(config))
         }
         "doctor" => {
             let config = config::doctor(&given, &environment)?;

@@ -91,6 +91,10 @@ pub(crate) struct Heat {
 pub(crate) enum Unit {
     /// Seconds; shown as µs, ms or s.
     Seconds,
+    /// A share of 1; shown in percent.
+    Share,
+    /// Bytes; shown as KiB, MiB or GiB.
+    Bytes,
     /// A number of something.
     Count,
     /// Something a second.
@@ -105,6 +109,10 @@ impl Unit {
             Self::Seconds if value.abs() < 1e-3 => format!("{} µs", digits(value * 1e6)),
             Self::Seconds if value.abs() < 1.0 => format!("{} ms", digits(value * 1e3)),
             Self::Seconds => format!("{} s", digits(value)),
+            Self::Share => format!("{} %", digits(value * 100.0)),
+            Self::Bytes if value.abs() < 1_048_576.0 => format!("{} KiB", digits(value / 1024.0)),
+            Self::Bytes if value.abs() < 1e9 => format!("{} MiB", digits(value / 1_048_576.0)),
+            Self::Bytes => format!("{} GiB", digits(value / 1_073_741_824.0)),
             Self::Count => digits(value),
             Self::PerSecond => format!("{}/s", digits(value)),
         }
@@ -158,6 +166,8 @@ mod tests {
             (Unit::Seconds, 0.000_25, "250 µs"),
             (Unit::Seconds, 0.0125, "12.5 ms"),
             (Unit::Seconds, 2.0, "2 s"),
+            (Unit::Share, 0.5, "50 %"),
+            (Unit::Bytes, 3.0 * 1_048_576.0, "3 MiB"),
             (Unit::Count, 1234.6, "1235"),
             (Unit::PerSecond, 0.0, "0/s"),
         ] {

@@ -121,3 +121,60 @@ pub(super) const REPORTS: Group = Group {
         ),
     ],
 };
+
+/// The site of the demo.
+pub(super) const DEMO: Group = Group {
+    title: "Site",
+    flags: &[
+        flag(
+            "model",
+            "MODEL",
+            "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors [default: smollm2-135m-instruct]",
+        ),
+        flag(
+            "world",
+            "RANKS",
+            "Worker processes that the model is split over [default: the cores, at most 4]",
+        ),
+        flag(
+            "threads",
+            "THREADS",
+            "Compute threads of each worker [default: the cores, shared among the workers]",
+        ),
+    ],
+};
+
+/// What happens to it, and what must hold.
+pub(super) const DEMO_LOAD: Group = Group {
+    title: "Demo",
+    flags: &[
+        flag(
+            "minutes",
+            "MINUTES",
+            "How long requests are sent, with or without a fraction [default: 60]",
+        ),
+        flag("concurrency", "REQUESTS", "Requests under way at the crest of a wave [default: 8]"),
+        flag(
+            "prompt-tokens",
+            "LENGTHS",
+            "Tokens of prompts, as in bench serve [default: uniform:32..256]",
+        ),
+        flag("answer-tokens", "LENGTHS", "Most tokens of an answer [default: uniform:16..96]"),
+        flag("seed", "SEED", "Where prompts and lengths come from [default: 1]"),
+        flag(
+            "folder",
+            "FOLDER",
+            "Where the report, the logs and Prometheus' data go [default: arcmesh-demo]",
+        ),
+        flag(
+            "latency-drift",
+            "PERCENT",
+            "By how much median times of the last quarter may exceed those of the second [default: 50]",
+        ),
+        flag(
+            "memory-drift",
+            "PERCENT",
+            "By how much a process's memory may, and 16 MiB at least [default: 10]",
+        ),
+    ],
+};

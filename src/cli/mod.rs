@@ -292,6 +292,12 @@ pub(crate) const PARTS: &[Part] = &[
         groups: &[load::SERVER, load::LOAD, load::REQUESTS, load::REPORTS, PROCESS],
     },
     Part {
+        name: "demo",
+        about: "Run a whole site on this machine under waves of requests, and report what came of it",
+        argument: None,
+        groups: &[load::DEMO, load::DEMO_LOAD, SOURCES, PROCESS],
+    },
+    Part {
         name: "doctor",
         about: "Say what is wrong with this machine's cards, and how fast it would be",
         argument: None,

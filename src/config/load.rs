@@ -136,7 +136,7 @@ pub(crate) fn bench_serve(given: &mut Given) -> Result<BenchServeConfig, UsageEr
     Ok(BenchServeConfig {
         server: server(given)?,
         load: load(given)?,
-        asked: asked(given)?,
+        asked: asked(given, Lengths::Fixed(128), Lengths::Fixed(64))?,
         json: given.one("json", JsonOutput::parse)?,
         html: given.one("html", file)?,
         reconcile: given.one("reconcile", yes)?.unwrap_or(false),
@@ -181,19 +181,24 @@ fn load(given: &mut Given) -> Result<LoadConfig, UsageError> {
     })
 }
 
-fn asked(given: &mut Given) -> Result<AskedConfig, UsageError> {
+/// `prompt`, `answer`: how long they are unless it is said otherwise.
+pub(super) fn asked(
+    given: &mut Given,
+    prompt: Lengths,
+    answer: Lengths,
+) -> Result<AskedConfig, UsageError> {
     given.exclude("prompts", "prompt-tokens")?;
-    let synthetic = given.one("prompt-tokens", lengths)?.unwrap_or(Lengths::Fixed(128));
+    let synthetic = given.one("prompt-tokens", lengths)?.unwrap_or(prompt);
     let from_file = given.one("prompts", file)?.map(Prompts::File);
     Ok(AskedConfig {
         prompts: from_file.unwrap_or(Prompts::Synthetic(synthetic)),
-        answer: given.one("answer-tokens", lengths)?.unwrap_or(Lengths::Fixed(64)),
+        answer: given.one("answer-tokens", lengths)?.unwrap_or(answer),
         ignore_eos: given.one("ignore-eos", yes)?.unwrap_or(false),
         temperature: given.one("temperature", real(0.0, 2.0))?.unwrap_or(0.0),
     })
 }
 
-fn file(text: &str) -> Result<PathBuf, String> {
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("say a file".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
@@ -205,13 +210,13 @@ fn yes(text: &str) -> Result<bool, String> {
     }
 }
 
-fn size(text: &str) -> Result<usize, String> {
+pub(super) fn size(text: &str) -> Result<usize, String> {
     let number = values::number(1, IN_FLIGHT_MAX)(text)?;
     Ok(usize::try_from(number).unwrap_or(1))
 }
 
 /// A number with or without a fraction, within bounds.
-fn real(least: f64, most: f64) -> impl Fn(&str) -> Result<f64, String> {
+pub(super) fn real(least: f64, most: f64) -> impl Fn(&str) -> Result<f64, String> {
     move |text| match text.parse() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(format!("'{text}' is not a number from {least} to {most}")),
@@ -219,7 +224,7 @@ fn real(least: f64, most: f64) -> impl Fn(&str) -> Result<f64, String> {
 }
 
 /// A span of time, from a millisecond to a week.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(real(1e-3, SECONDS_MAX)(text)?))
 }
 

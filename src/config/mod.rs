@@ -4,6 +4,7 @@
 mod bench;
 mod cards;
 mod cluster;
+mod demo;
 mod given;
 mod load;
 mod meant;
@@ -15,6 +16,7 @@ pub(crate) use cluster::{
     CertsConfig, CoordinatorConfig, DrainConfig, Ranks, WorkerConfig, certs, coordinator, drain,
     worker,
 };
+pub(crate) use demo::{DemoConfig, demo};
 pub(crate) use given::{Environment, Given, UsageError};
 pub(crate) use load::{
     AskedConfig, BenchServeConfig, Endpoint, Lengths, LoadConfig, Prompts, ServerConfig, Shape,

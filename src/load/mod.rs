@@ -18,6 +18,7 @@ mod summary;
 
 pub(crate) use ask::{Ended, Sample};
 pub(crate) use drive::{Load, Progress};
+pub(crate) use http::Origin;
 pub(crate) use prompts::PromptSource;
 pub(crate) use summary::{Spread, Summary, quantile};
 pub(crate) use target::Target;

@@ -123,6 +123,22 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "demo",
+        &[
+            "model",
+            "world",
+            "threads",
+            "minutes",
+            "concurrency",
+            "prompt-tokens",
+            "answer-tokens",
+            "seed",
+            "folder",
+            "latency-drift",
+            "memory-drift",
+        ],
+    ),
+    (
         "bench serve",
         &[
             "url",
@@ -214,6 +230,9 @@ pub(crate) const WRONG: &[(&str, &str, &str)] = &[
     ("bench engine", "generate", "x"),
     ("bench engine", "batch", "0"),
     ("bench engine", "runs", "0"),
+    ("demo", "minutes", "0"),
+    ("demo", "latency-drift", "-1"),
+    ("demo", "memory-drift", "x"),
     ("bench serve", "url", "ftp://x"),
     ("bench serve", "endpoint", "embeddings"),
     ("bench serve", "concurrency", "0"),

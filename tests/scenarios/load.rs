@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::site::Site;
 
-fn bench(url: &str, words: &[&str]) -> Output {
+pub(crate) fn bench(url: &str, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ARCMESH_") {

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod answers;
+mod browser;
+mod chromium;
+mod demo;
 mod etcd;
 mod faults;
 mod figures;

@@ -21,6 +21,7 @@ use crate::exposition::Exposition;
 use crate::load::{Load, Progress, PromptSource, Sample, Target};
 use crate::{shutdown, terminal};
 
+pub(crate) use html::reconciled as reconciled_facts;
 pub(crate) use reconcile::Reconciliation;
 
 /// How often the server's figures are read until they say what was measured: the end of an answer is
