@@ -44,6 +44,9 @@ fn limits(engine: &EngineConfig) -> ServingLimits {
         ceiling: engine.ceiling,
         overlong: engine.overlong,
         queue_max: engine.waiting_max,
+        policy: engine.policy,
+        admission: engine.admission,
+        prefix_cache: engine.prefix_cache,
         ..ServingLimits::default()
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use coordinator::{Answer, AnswerEvent, ChatTemplate, Conversation, Submission, Tokenizer, Wishes};
-use scheduler::{FinishReason, NewGroup, Sampling, TokenCount, TokenId};
+use scheduler::{FinishReason, NewGroup, Sampling, TenantId, TokenCount, TokenId};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::metrics::WorkerMetrics;
@@ -37,6 +37,8 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
         ignore_end: false,
         stop_tokens: Vec::new(),
         whole_prompt: false,
+        priority: 0,
+        tenant: TenantId(0),
     };
     let submission = Submission {
         group,

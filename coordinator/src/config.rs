@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use proto::worker::KvDtype;
+use scheduler::{Admission, Policy};
 
 use crate::ceiling::Ceiling;
 
@@ -48,6 +49,12 @@ pub struct ServingLimits {
     pub ceiling: Ceiling,
     /// What is done with a request that asks for more tokens than the context or the ceiling leaves.
     pub overlong: Overlong,
+    /// In which order requests are served.
+    pub policy: Policy,
+    /// What a request that is let in gets room for.
+    pub admission: Admission,
+    /// KV blocks are kept after use, and prompts that begin alike are computed once.
+    pub prefix_cache: bool,
     /// Groups that may wait; one more is refused.
     pub queue_max: usize,
     /// Events of an answer that its reader may leave unread; one more and it is cut off.
@@ -109,6 +116,9 @@ impl Default for ServingLimits {
             swap_bytes: 0,
             ceiling: Ceiling::default(),
             overlong: Overlong::default(),
+            policy: Policy::Fcfs,
+            admission: Admission::Expected,
+            prefix_cache: true,
             queue_max: 1024,
             unread_max: 4096,
         }

@@ -143,6 +143,21 @@ const SCHEDULING: Group = Group {
         flag("max-num-seqs", "SEQUENCES", "Most sequences in a step [default: 256]"),
         STEP_TOKENS,
         flag(
+            "scheduling-policy",
+            "POLICY",
+            "Who is served first: fcfs (in order of arrival), priority (by the request's priority, less is more urgent) or fair (API keys take turns by the tokens they were served) [default: fcfs]",
+        ),
+        flag(
+            "priority-level",
+            "SECONDS",
+            "Waiting this long is worth one step of priority, so that nobody starves [default: 10]",
+        ),
+        flag(
+            "admission",
+            "ADMISSION",
+            "What a request that starts beside others gets KV cache for: prompt, or expected (also the answer's usual length, learned from answers that ended) [default: expected]",
+        ),
+        flag(
             "default-max-tokens",
             "TOKENS",
             "Tokens of an answer whose request sets no limit [default: what the context leaves; 16 for /v1/completions]",
@@ -185,6 +200,11 @@ const MEMORY: Group = Group {
             "KV cache on each device, as 4294967296, 4096MiB or 4GiB; excludes --kv-blocks [default: by the device's memory]",
         ),
         KV_CACHE_DTYPE,
+        flag(
+            "prefix-cache",
+            "on|off",
+            "Keep KV blocks after use, and compute what prompts begin with alike once [default: on]",
+        ),
         flag(
             "swap-space",
             "BYTES",

@@ -8,12 +8,13 @@ use std::time::Duration;
 use catalogue::{HubSettings, ModelReference, Patience, Secret, Settings};
 use coordinator::{Ceiling, Overlong};
 use proto::worker::KvDtype;
+use scheduler::{Admission, Policy};
 use tracing_subscriber::EnvFilter;
 use worker::backend::opencl::OpenClConfig;
 
 use crate::config::cards::{self, TelemetryConfig};
 use crate::config::given::{Environment, Given, UsageError};
-use crate::config::values::{self, Address, Backend};
+use crate::config::values::{self, Address, Backend, Order};
 
 /// Crates whose events a plain level is about; of others we show warnings.
 const OURS: [&str; 8] = [
@@ -107,6 +108,12 @@ pub(crate) struct EngineConfig {
     pub(crate) overlong: Overlong,
     /// Requests that may wait.
     pub(crate) waiting_max: usize,
+    /// In which order requests are served.
+    pub(crate) policy: Policy,
+    /// What a request that is let in gets room for.
+    pub(crate) admission: Admission,
+    /// Prompts that begin alike are computed once.
+    pub(crate) prefix_cache: bool,
     /// Tokens of a KV block.
     pub(crate) block_size: u32,
     /// KV cache of each device.
@@ -294,10 +301,23 @@ pub(super) fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
         ),
         overlong: given.one("overlong", values::overlong)?.unwrap_or_default(),
         waiting_max: usize::try_from(waiting).unwrap_or(usize::MAX),
+        policy: policy(given)?,
+        admission: given.one("admission", values::admission)?.unwrap_or(Admission::Expected),
+        prefix_cache: given.one("prefix-cache", values::switch)?.unwrap_or(true),
         block_size: given.one("block-size", values::count(1))?.unwrap_or(16),
         kv_cache: blocks.or(memory).unwrap_or(KvCacheSize::ByMemory),
         kv_dtype: given.one("kv-cache-dtype", values::kv_dtype)?.unwrap_or_default(),
         swap_bytes: given.one("swap-space", values::bytes)?.unwrap_or(0),
+    })
+}
+
+fn policy(given: &Given) -> Result<Policy, UsageError> {
+    let seconds = given.one("priority-level", values::count(1))?.unwrap_or(10);
+    let level = Duration::from_secs(seconds.into());
+    Ok(match given.one("scheduling-policy", values::order)?.unwrap_or(Order::Fcfs) {
+        Order::Fcfs => Policy::Fcfs,
+        Order::Priority => Policy::Priority { level },
+        Order::Fair => Policy::Fair { level },
     })
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use catalogue::ModelReference;
 use coordinator::Overlong;
 use proto::worker::KvDtype;
+use scheduler::Admission;
 use worker::backend::opencl::DeviceChoice;
 use worker::telemetry::{Machine, PciAddress};
 
@@ -132,6 +133,33 @@ pub(crate) fn overlong(text: &str) -> Result<Overlong, String> {
 /// Which OpenCL device.
 pub(crate) fn opencl_device(text: &str) -> Result<DeviceChoice, String> {
     text.parse()
+}
+
+/// In which order requests are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    Fcfs,
+    Priority,
+    Fair,
+}
+
+/// In which order requests are served.
+pub(crate) fn order(text: &str) -> Result<Order, String> {
+    match text {
+        "fcfs" => Ok(Order::Fcfs),
+        "priority" => Ok(Order::Priority),
+        "fair" => Ok(Order::Fair),
+        _ => Err(format!("'{text}' is not one of fcfs, priority and fair")),
+    }
+}
+
+/// What a request that is let in gets room for.
+pub(crate) fn admission(text: &str) -> Result<Admission, String> {
+    match text {
+        "prompt" => Ok(Admission::Prompt),
+        "expected" => Ok(Admission::Expected),
+        _ => Err(format!("'{text}' is not one of prompt and expected")),
+    }
 }
 
 /// What keys and values are kept as.

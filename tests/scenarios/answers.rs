@@ -26,7 +26,9 @@ async fn a_stream_and_a_whole_answer_say_the_same() {
     let streamed = site.chat(question(FRANCE, 24)).await;
     let whole = site.post("/v1/chat/completions", &question(FRANCE, 24)).await;
     assert!(whole.headers().contains_key("x-request-id"));
-    let whole: Value = whole.json().await.unwrap();
+    let mut whole: Value = whole.json().await.unwrap();
+    let found = whole["usage"].as_object_mut().unwrap().remove("prompt_tokens_details");
+    assert_eq!(found, Some(json!({ "cached_tokens": 32 })), "two blocks of the same prompt");
     assert_eq!(whole["choices"][0]["message"]["content"], json!(streamed.text));
     assert_eq!(whole["choices"][0]["finish_reason"], json!(streamed.finish));
     assert_eq!(Some(&whole["usage"]), streamed.usage.as_ref());
@@ -78,7 +80,8 @@ async fn sixteen_users_at_once_get_the_text_they_get_alone() {
 #[tokio::test]
 async fn a_short_cache_changes_no_answer() {
     let roomy = Site::serve(&["--threads", "1"]);
-    let short = Site::serve(&["--threads", "1", "--kv-blocks", "16"]);
+    let short = ["--kv-blocks", "16", "--prefix-cache", "off", "--admission", "prompt"];
+    let short = Site::serve(&[&["--threads", "1"], short.as_slice()].concat());
     let asks = |at: u32| question(&format!("Tell me a story about {at} ducks."), 100);
     let wanted = join_all((0..6).map(|at| roomy.chat(asks(at)))).await;
     let got = join_all((0..6).map(|at| short.chat(asks(at)))).await;

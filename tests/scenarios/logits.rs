@@ -122,6 +122,10 @@ async fn penalties_and_bias_change_an_answer_and_nothing_else_does() {
         "2",
         "--kv-blocks",
         "14",
+        "--prefix-cache",
+        "off",
+        "--admission",
+        "prompt",
         "--max-model-len",
         "128",
     ]);

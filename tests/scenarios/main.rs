@@ -15,6 +15,7 @@ mod limits;
 mod load;
 mod logits;
 mod membership;
+mod memory;
 mod process;
 mod security;
 mod site;

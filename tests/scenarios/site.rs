@@ -18,15 +18,27 @@ pub(crate) struct Site {
     client: reqwest::Client,
 }
 
-/// What came of a streamed answer.
-#[derive(Debug, Default, Clone, PartialEq)]
+/// What came of a streamed answer. Two are equal when the same was said: what the prefix cache had of a
+/// prompt changes with what was asked before.
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Streamed {
     pub(crate) text: String,
     pub(crate) pieces: usize,
     pub(crate) finish: Option<String>,
+    /// Without what the prefix cache had.
     pub(crate) usage: Option<Value>,
+    /// Tokens of the prompt that the prefix cache had.
+    pub(crate) cached: u64,
     pub(crate) error: Option<Value>,
     pub(crate) done: bool,
+}
+
+impl PartialEq for Streamed {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { text, pieces, finish, usage, cached: _, error, done } = self;
+        (text, finish, usage, error) == (&other.text, &other.finish, &other.usage, &other.error)
+            && (*pieces, *done) == (other.pieces, other.done)
+    }
 }
 
 impl Site {
@@ -137,8 +149,11 @@ fn apply(all: &mut Streamed, event: &str) {
         all.error = Some(error.clone());
         return;
     }
-    if !chunk["usage"].is_null() {
-        all.usage = Some(chunk["usage"].clone());
+    if let Some(usage) = chunk["usage"].as_object() {
+        let mut usage = usage.clone();
+        let details = usage.remove("prompt_tokens_details").unwrap();
+        all.cached = details["cached_tokens"].as_u64().unwrap();
+        all.usage = Some(Value::Object(usage));
     }
     for choice in chunk["choices"].as_array().unwrap() {
         let text = choice["delta"]["content"].as_str().unwrap_or_default();

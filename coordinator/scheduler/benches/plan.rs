@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use divan::Bencher;
 use scheduler::{
-    BlockCount, Limits, NewGroup, Outcome, Sampling, Scheduler, StepPlan, Time, TokenCount, TokenId,
+    Admission, BlockCount, Limits, NewGroup, Outcome, Policy, Sampling, Scheduler, StepPlan,
+    TenantId, Time, TokenCount, TokenId,
 };
 
 const RUNNING: u32 = 256;
@@ -31,6 +32,8 @@ fn group() -> NewGroup {
         ignore_end: false,
         stop_tokens: vec![TokenId(7)],
         whole_prompt: false,
+        priority: 0,
+        tenant: TenantId(0),
     }
 }
 
@@ -50,6 +53,9 @@ fn busy(waiting: usize) -> Scheduler {
         model_len_max: TokenCount(1 << 20),
         generation_max: None,
         waiting_max: 1 << 20,
+        policy: Policy::Fcfs,
+        admission: Admission::Expected,
+        prefix_cache: true,
         end_tokens: vec![TokenId(0)],
     })
     .unwrap();

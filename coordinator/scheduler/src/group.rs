@@ -1,6 +1,6 @@
 //! A sequence group: one request, its prompt, and the sequences that continue it.
 
-use crate::units::{TokenCount, TokenId};
+use crate::units::{TenantId, TokenCount, TokenId};
 
 /// How a next token is chosen. Validated by whoever submits: temperature ≥ 0, 0 < `top_p` ≤ 1,
 /// 0 ≤ `min_p` ≤ 1. Carried through, not looked at.
@@ -36,7 +36,11 @@ pub struct NewGroup {
     pub ignore_end: bool,
     /// Tokens that end a sequence besides the model's own.
     pub stop_tokens: Vec<TokenId>,
-    /// Every token of the prompt has to be in a slice, since the logits behind each are wanted: none may
-    /// be had from what another group has computed.
+    /// Every token of its prompt is computed although the prefix cache may have it: somebody wants to
+    /// know how likely each was.
     pub whole_prompt: bool,
+    /// How urgent it is, where the policy looks at that: less comes first, 0 is usual.
+    pub priority: i32,
+    /// Who asks.
+    pub tenant: TenantId,
 }

@@ -5,8 +5,8 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use scheduler::{BlockCount, Event, Limits, NewGroup, Outcome, Sampling, Scheduler, StepPlan};
-//! use scheduler::{Time, TokenCount, TokenId};
+//! use scheduler::{Admission, BlockCount, Event, Limits, NewGroup, Outcome, Policy, Sampling};
+//! use scheduler::{Scheduler, StepPlan, TenantId, Time, TokenCount, TokenId};
 //!
 //! /// Stands for all ranks together: what follows is always the next higher token.
 //! fn every_rank_runs(plan: &StepPlan) -> Outcome {
@@ -23,6 +23,9 @@
 //!     model_len_max: TokenCount(256),
 //!     generation_max: None,
 //!     waiting_max: 100,
+//!     policy: Policy::Fcfs,
+//!     admission: Admission::Expected,
+//!     prefix_cache: true,
 //!     end_tokens: vec![TokenId(15)],
 //! })?;
 //! let group = NewGroup {
@@ -34,6 +37,8 @@
 //!     ignore_end: false,
 //!     stop_tokens: vec![],
 //!     whole_prompt: false,
+//!     priority: 0,
+//!     tenant: TenantId(0),
 //! };
 //! let mut now = Time(Duration::ZERO);
 //! scheduler.submit(group, now)?;
@@ -54,19 +59,27 @@
 //! # What always holds
 //!
 //! * A group is in exactly one queue, until it ends; whatever was accepted ends exactly once.
-//! * Who runs is older than who waits: nobody overtakes, and it is the youngest that gives way.
-//! * A block is free or owned; who waits owns none; a block is back when its last owner has ended.
+//! * Groups have an order that never changes. It is the last of those that run that gives way. Under
+//!   the policy of arrival, who runs is older than who waits: nobody overtakes.
+//! * A block is owned, free, or kept because it can be found in the prefix cache; who waits owns none;
+//!   a block is back when its last owner has ended. Who is swapped owns blocks of the host alone.
 //! * A block that more than one sequence owns is only read: whoever would write to it gets a copy.
-//! * A token counts as computed when its step is committed, never before.
+//! * A token counts as computed when its step is committed, never before; nor can a block be found
+//!   before.
 //! * Every sequence that runs has at least one token in every step.
-//! * What a group may become fits the cache when the group is alone: the oldest can always go on, so
-//!   all end.
+//! * What a group may become fits the cache when the group is alone: the first in order can always go
+//!   on, so all end.
 //! * A sequence's tokens and its end depend on its group and the limits alone, as long as what is
 //!   sampled depends on the tokens before and the seed alone.
 //!
 //! `plan` and `commit` look at what runs and what is admitted, and never at all that wait.
 
 mod scheduler;
+
+mod forecast;
+mod rates;
+mod waiting;
+
 mod sequence_group;
 
 mod sequence;
@@ -74,16 +87,22 @@ mod sequence;
 mod blocks;
 mod limits;
 mod plan;
+mod prefix;
 
 mod event;
 mod group;
+mod rank;
 mod stats;
 mod units;
 
 pub use event::{CancelReason, Event, FinishReason, GroupTimes, LengthLimit};
 pub use group::{NewGroup, Sampling};
-pub use limits::{Limits, LimitsError, Refusal};
+pub use limits::{Admission, Limits, LimitsError, Refusal};
 pub use plan::{BlockPair, Outcome, Slice, StepPlan};
+pub use rank::Policy;
+pub use rates::Rates;
 pub use scheduler::Scheduler;
 pub use stats::Stats;
-pub use units::{BlockCount, BlockId, GroupId, SequenceId, StepId, Time, TokenCount, TokenId};
+pub use units::{
+    BlockCount, BlockId, GroupId, SequenceId, StepId, TenantId, Time, TokenCount, TokenId,
+};

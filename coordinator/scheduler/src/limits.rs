@@ -2,6 +2,7 @@
 
 use crate::event::LengthLimit;
 use crate::group::NewGroup;
+use crate::rank::Policy;
 use crate::units::{BlockCount, TokenCount, TokenId};
 
 /// What the scheduler works within.
@@ -24,6 +25,12 @@ pub struct Limits {
     pub generation_max: Option<TokenCount>,
     /// Groups that may wait; one more is refused.
     pub waiting_max: usize,
+    /// In which order groups are served.
+    pub policy: Policy,
+    /// What a group that is let in gets room for.
+    pub admission: Admission,
+    /// Blocks are kept after use, and what begins alike is computed once.
+    pub prefix_cache: bool,
     /// The model's end tokens.
     pub end_tokens: Vec<TokenId>,
 }
@@ -99,6 +106,16 @@ impl Limits {
     fn shared_blocks(&self, prompt: TokenCount) -> u32 {
         self.blocks.0.min((prompt.0 - 1) / self.block_size.0)
     }
+}
+
+/// What a group that is let in beside others gets room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// For the tokens it has: most groups run together, and some are pushed out again.
+    Prompt,
+    /// For those it will probably have too, learned from the answers that ended, and so for all that
+    /// run: few are pushed out.
+    Expected,
 }
 
 /// Limits that make no sense together.

@@ -7,11 +7,13 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::Response;
-use subtle::{Choice, ConstantTimeEq};
+use scheduler::TenantId;
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::api::live;
+use crate::api::observe::Seen;
 use crate::config::API_KEY_BYTES_MAX;
 
 /// Open to all: they must work for whoever watches the process, and tell nothing of requests.
@@ -38,13 +40,16 @@ impl ApiKeys {
         Self(keys.iter().filter(|key| !key.is_empty()).filter_map(|key| Key::new(key)).collect())
     }
 
-    fn accept(&self, given: &str) -> bool {
-        let Some(given) = Key::new(given) else { return false };
+    /// Whose key it is: the first key's is tenant 1.
+    fn accept(&self, given: &str) -> Option<TenantId> {
+        let given = Key::new(given)?;
+        let mut tenant = 0;
         // Every key is looked at, whichever fits.
-        let found = self.0.iter().fold(Choice::from(0), |found, key| {
-            found | (key.bytes.ct_eq(&given.bytes) & key.length.ct_eq(&given.length))
-        });
-        found.into()
+        for (number, key) in (1..).zip(&self.0) {
+            let fits = key.bytes.ct_eq(&given.bytes) & key.length.ct_eq(&given.length);
+            tenant.conditional_assign(&number, fits);
+        }
+        (tenant > 0).then_some(TenantId(tenant))
     }
 }
 
@@ -65,7 +70,7 @@ impl Key {
 /// Lets a request through that has a key, or needs none.
 pub(super) async fn check(
     State(shared): State<Arc<Shared>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let keys = &shared.api.keys;
@@ -77,8 +82,15 @@ pub(super) async fn check(
         return Ok(live::locked().await);
     }
     let error = match given.and_then(|value| bearer(value.to_str().ok()?)) {
-        Some(key) if keys.accept(key) => return Ok(next.run(request).await),
-        Some(_) => ApiError::WrongKey,
+        Some(key) => match keys.accept(key) {
+            Some(tenant) => {
+                if let Some(seen) = request.extensions_mut().get_mut::<Seen>() {
+                    seen.tenant = tenant;
+                }
+                return Ok(next.run(request).await);
+            }
+            None => ApiError::WrongKey,
+        },
         None => ApiError::NoKey,
     };
     shared.api.metrics.auth_failed();
@@ -98,9 +110,10 @@ mod tests {
     #[test]
     fn a_key_is_accepted_only_whole() {
         let keys = ApiKeys::new(&["one".to_owned(), "zwei".to_owned(), String::new()]);
-        assert!(keys.accept("one") && keys.accept("zwei"));
+        assert_eq!(keys.accept("one"), Some(TenantId(1)));
+        assert_eq!(keys.accept("zwei"), Some(TenantId(2)));
         for wrong in ["", "on", "onee", "ONE", "one\0", "drei", &"x".repeat(1000)] {
-            assert!(!keys.accept(wrong), "{wrong}");
+            assert_eq!(keys.accept(wrong), None, "{wrong}");
         }
         assert_eq!(format!("{keys:?}"), "ApiKeys(2)");
     }

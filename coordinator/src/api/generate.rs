@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all, unfold};
-use scheduler::{LengthLimit, NewGroup, TokenCount, TokenId};
+use scheduler::{LengthLimit, NewGroup, TenantId, TokenCount, TokenId};
 use uuid::Uuid;
 
 use crate::api::choices::{Choices, Opening, Piece};
@@ -121,7 +121,7 @@ async fn submit(
         let Prompt { tokens, echo } = prompt;
         let opening = Opening::new(&tokens, echo, parameters);
         let answer = api.engine.submit(Submission {
-            group: group(tokens, parameters),
+            group: group(tokens, parameters, seen.tenant),
             wishes: parameters.wishes.clone(),
             arrival: seen.arrival,
             timeout: parameters.timeout,
@@ -138,7 +138,7 @@ async fn submit(
     Ok(select_all(streams))
 }
 
-fn group(tokens: Vec<u32>, parameters: &Parameters) -> NewGroup {
+fn group(tokens: Vec<u32>, parameters: &Parameters, tenant: TenantId) -> NewGroup {
     NewGroup {
         prompt: tokens.into_iter().map(TokenId).collect(),
         sequences: parameters.sequences,
@@ -149,6 +149,8 @@ fn group(tokens: Vec<u32>, parameters: &Parameters) -> NewGroup {
         ignore_end: parameters.ignore_end,
         stop_tokens: parameters.stop_tokens.iter().copied().map(TokenId).collect(),
         whole_prompt: parameters.wishes.likelihoods.is_some_and(|wanted| wanted.prompt),
+        priority: parameters.priority,
+        tenant,
     }
 }
 

@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use scheduler::TenantId;
 use uuid::Uuid;
 
 use crate::api::Shared;
@@ -24,6 +25,8 @@ pub(crate) struct Seen {
     pub(crate) arrival: Instant,
     /// The client's id for it, or one made up.
     pub(crate) id: String,
+    /// Whose key it showed.
+    pub(crate) tenant: TenantId,
 }
 
 /// Around every handler.
@@ -32,7 +35,7 @@ pub(super) async fn observe(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let seen = Seen { arrival: Instant::now(), id: id(&request) };
+    let seen = Seen { arrival: Instant::now(), id: id(&request), tenant: TenantId(0) };
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.as_deref().unwrap_or("none").to_owned();
     let method = method(request.method());

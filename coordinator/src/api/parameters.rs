@@ -21,6 +21,8 @@ const STOP_BYTES_MAX: usize = 1024;
 const STOP_TOKENS_MAX: usize = 128;
 /// Beyond this, every distribution is flat.
 const TEMPERATURE_MAX: f64 = 100.0;
+/// Steps of urgency, up or down.
+const PRIORITY_MAX: i32 = 1000;
 /// What `/v1/completions` generates where nothing is said, by the request or by the operator.
 const LEGACY_TOKENS: u32 = 16;
 
@@ -78,6 +80,8 @@ pub(super) struct Parameters {
     pub(super) tokens_max: Option<u32>,
     pub(super) tokens_min: u32,
     pub(super) ignore_end: bool,
+    /// Less is more urgent, where the operator chose a policy that looks at it.
+    pub(super) priority: i32,
     pub(super) stop: StopStrings,
     pub(super) stop_tokens: Vec<u32>,
     /// The token that ended an answer is part of its text.
@@ -128,6 +132,7 @@ impl Parameters {
             tokens_max,
             tokens_min,
             ignore_end: fields.flag("ignore_eos")?,
+            priority: priority(fields)?,
             stop: StopStrings::new(strings, stop_shown),
             stop_tokens: stop_tokens(fields)?,
             stop_shown,
@@ -136,6 +141,13 @@ impl Parameters {
             timeout: patience::of_field(fields)?,
         })
     }
+}
+
+/// What is beyond the bounds is as urgent as the bound.
+fn priority(fields: &mut Fields<'_>) -> Result<i32, ApiError> {
+    let priority = fields.integer("priority")?.unwrap_or(0);
+    let bound = i64::from(PRIORITY_MAX);
+    Ok(i32::try_from(priority.clamp(-bound, bound)).expect("it is within the bounds"))
 }
 
 fn sampling(fields: &mut Fields<'_>) -> Result<Sampling, ApiError> {

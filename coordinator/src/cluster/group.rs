@@ -81,12 +81,14 @@ pub(crate) struct RankTimes {
     pub(crate) wait: Duration,
     /// Choosing tokens.
     pub(crate) sample: Duration,
+    /// Carrying blocks between device and host.
+    pub(crate) swap: Duration,
 }
 
 impl RankTimes {
     /// All of it.
     pub(crate) fn busy(&self) -> Duration {
-        [self.transfer, self.wait, self.sample]
+        [self.transfer, self.wait, self.sample, self.swap]
             .into_iter()
             .fold(self.compute, Duration::saturating_add)
     }
@@ -96,6 +98,11 @@ impl StepDone {
     /// The busiest rank's device at work.
     pub(crate) fn computed(&self) -> Duration {
         self.ranks.iter().map(|rank| rank.compute).max().unwrap_or_default()
+    }
+
+    /// What the slowest rank spent on carrying blocks between device and host.
+    pub(crate) fn swapping(&self) -> Duration {
+        self.ranks.iter().map(|rank| rank.swap).max().unwrap_or_default()
     }
 
     /// When no rank was at work: the step was being sent, or the replies came.

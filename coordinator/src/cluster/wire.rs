@@ -108,6 +108,7 @@ pub(super) fn times(reply: &StepReply) -> RankTimes {
         transfer: Duration::from_nanos(times.collective_transfer_ns),
         wait: Duration::from_nanos(times.collective_wait_ns),
         sample: Duration::from_nanos(times.sample_ns),
+        swap: Duration::from_nanos(times.swap_ns),
     }
 }
 

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use scheduler::GroupId;
 use tokio::time::Instant;
 
+use crate::engine::Failure;
+
 /// Whose bound of time it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Bound {
@@ -13,6 +15,20 @@ pub(super) enum Bound {
     Queue,
     /// The request's own, for all of it.
     Request,
+}
+
+impl Bound {
+    /// How a request fails that met it.
+    pub(crate) fn said(self) -> (Failure, &'static str) {
+        match self {
+            Self::Queue => {
+                (Failure::Queue, "the server is busy: the request waited too long for its turn")
+            }
+            Self::Request => {
+                (Failure::Timeout, "the time that the request gave its answer is over")
+            }
+        }
+    }
 }
 
 /// A moment at which a group is given up.

@@ -10,6 +10,7 @@ mod due;
 mod first;
 mod groups;
 mod handle;
+mod learned;
 mod look;
 mod lookout;
 mod reform;
@@ -36,6 +37,7 @@ use crate::engine::choice::Choice;
 use crate::engine::due::{Bound, Until};
 use crate::engine::first::first_group;
 use crate::engine::groups::{Groups, Waiting};
+use crate::engine::learned::Learned;
 use crate::engine::lookout::{Lookout, Sighting};
 use crate::engine::reform::Reform;
 use crate::engine::step::Step;
@@ -59,6 +61,7 @@ struct Engine {
     scheduler: Scheduler,
     groups: Groups,
     deadlines: Deadlines,
+    learned: Learned,
     capacity: Capacity,
     phase: Phase,
     /// What is under way with the ranks.
@@ -144,6 +147,7 @@ async fn run(
         scheduler,
         groups: Groups::default(),
         deadlines: Deadlines::new(setup.patience.step_max),
+        learned: Learned::default(),
         capacity,
         phase: Phase::Serving(group),
         work: None,
@@ -333,14 +337,7 @@ impl Engine {
     /// Gives up those whose time has come, wherever they are.
     fn time_out(&mut self, now: Instant) {
         while let Some((group, bound)) = self.groups.take_due(now) {
-            let (failure, message) = match bound {
-                Bound::Queue => {
-                    (Failure::Queue, "the server is busy: the request waited too long for its turn")
-                }
-                Bound::Request => {
-                    (Failure::Timeout, "the time that the request gave its answer is over")
-                }
-            };
+            let (failure, message) = bound.said();
             self.metrics.timed_out(bound == Bound::Queue);
             self.groups.fail(group, failure, message.to_owned());
             self.cancel(group, CancelReason::Error);
@@ -369,6 +366,7 @@ impl Engine {
             block_size: self.capacity.block_size,
             dtype: self.setup.limits.kv_dtype,
             blocks: group.blocks,
+            prefix_cache: self.setup.limits.prefix_cache,
             swap_blocks: group.swap_blocks,
             blocks_wanted: self.setup.limits.kv_blocks.unwrap_or(0),
             swap_bytes: group.block_bytes.saturating_mul(group.swap_blocks.into()),

@@ -100,6 +100,9 @@ impl EngineSetup {
             model_len_max: TokenCount(capacity.model_len_max),
             generation_max: self.limits.ceiling.sequence.map(TokenCount),
             waiting_max: self.limits.queue_max,
+            policy: self.limits.policy,
+            admission: self.limits.admission,
+            prefix_cache: self.limits.prefix_cache,
             end_tokens: self.model.end_tokens.iter().copied().map(TokenId).collect(),
         }
     }

@@ -130,11 +130,15 @@ impl Engine {
             block_bytes: step.block_bytes,
         });
         for (rank, times) in done.ranks.iter().enumerate() {
-            let RankTimes { compute, transfer, wait, sample } = *times;
+            let RankTimes { compute, transfer, wait, sample, swap: _ } = *times;
             self.metrics.rank(rank, [compute, transfer, wait, sample]);
         }
         self.groups.stepped(&step.groups, &done);
         self.warm = true;
+        let computing = done.duration.saturating_sub(done.swapping());
+        let blocks = step.swapped_out + step.swapped_in;
+        self.learned.step((step.tokens, computing), (blocks, done.swapping()));
+        self.scheduler.measured(self.learned.rates());
         let began = Instant::now();
         self.groups.learn(&step.told, done.likelihoods);
         self.commit(Outcome::Done(done.tokens));

@@ -176,7 +176,7 @@ impl Metrics {
         let labels = [
             cache.block_size.to_string(),
             dtype(cache.dtype).to_owned(),
-            "False".to_owned(),
+            if cache.prefix_cache { "True" } else { "False" }.to_owned(),
             "None".to_owned(),
             cache.swap_blocks.to_string(),
             cache.blocks.to_string(),

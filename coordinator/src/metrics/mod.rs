@@ -76,6 +76,7 @@ impl Metrics {
             block_size: 0,
             dtype: KvDtype::F16,
             blocks: 0,
+            prefix_cache: false,
             swap_blocks: 0,
             blocks_wanted: 0,
             swap_bytes: 0,

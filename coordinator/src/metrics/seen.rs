@@ -67,6 +67,8 @@ pub(crate) struct CacheSeen {
     pub(crate) dtype: KvDtype,
     /// Blocks on the devices: the least over ranks.
     pub(crate) blocks: u32,
+    /// Prompts that begin alike are computed once.
+    pub(crate) prefix_cache: bool,
     /// Blocks in host memory.
     pub(crate) swap_blocks: u32,
     /// What the operator asked for, 0: nothing.

@@ -7,7 +7,7 @@ use coordinator::{
     Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, Failure,
     Metrics, ModelFacts, Patience, Roster, ServingLimits, Submission, SubmitError, Wishes, start,
 };
-use scheduler::{FinishReason, NewGroup, Sampling, TokenCount, TokenId};
+use scheduler::{FinishReason, NewGroup, Sampling, TenantId, TokenCount, TokenId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -123,6 +123,8 @@ impl Fleet {
             ignore_end: false,
             stop_tokens: Vec::new(),
             whole_prompt: false,
+            priority: 0,
+            tenant: TenantId(0),
         };
         let submission = Submission {
             group,

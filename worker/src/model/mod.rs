@@ -7,6 +7,7 @@ mod linear;
 mod load;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use checkpoint::Checkpoint;
 
@@ -45,6 +46,8 @@ pub(crate) struct Outputs {
     pub(crate) hidden: Vec<f32>,
     /// `(the last of those rows, vocabulary of this rank)`
     pub(crate) logits: Vec<f32>,
+    /// Spent on carrying blocks between device and host.
+    pub(crate) swapping: Duration,
 }
 
 /// Takes in rows of a batch, in order, and this rank's logits: `(rows, vocabulary of this rank)`. Ranks
@@ -120,7 +123,8 @@ impl<B: Backend> Model<B> {
     ) -> Result<(), StepError> {
         out.hidden.clear();
         out.logits.clear();
-        self.move_blocks(step)?;
+        out.swapping = self.swap_blocks(step)?;
+        self.copy_blocks(step);
         if step.batch.tokens.is_empty() {
             return heartbeat(c).during(Operation::Heartbeat);
         }
@@ -140,18 +144,23 @@ impl<B: Backend> Model<B> {
         Ok(())
     }
 
-    fn move_blocks(&mut self, step: &Step) -> Result<(), StepError> {
-        let Some(cache) = &mut self.cache else { return Ok(()) };
+    /// Gives how long it took.
+    fn swap_blocks(&mut self, step: &Step) -> Result<Duration, StepError> {
+        let Some(cache) = &mut self.cache else { return Ok(Duration::ZERO) };
+        let begun = Instant::now();
         if !step.swap_out.is_empty() {
             self.backend.swap_out(cache, &step.swap_out).during(Operation::Swap)?;
         }
         if !step.swap_in.is_empty() {
             self.backend.swap_in(cache, &step.swap_in);
         }
-        if !step.copies.is_empty() {
+        Ok(begun.elapsed())
+    }
+
+    fn copy_blocks(&mut self, step: &Step) {
+        if let (Some(cache), false) = (&mut self.cache, step.copies.is_empty()) {
             self.backend.copy_blocks(cache, &step.copies);
         }
-        Ok(())
     }
 }
 

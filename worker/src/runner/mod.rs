@@ -242,7 +242,8 @@ impl Runner {
         match advanced {
             Ok(outcome) => {
                 let collective = self.collective.times();
-                let other = collective.transfer + collective.wait + outcome.sampling;
+                let swapping = self.outputs.swapping;
+                let other = collective.transfer + collective.wait + outcome.sampling + swapping;
                 reply.tokens = outcome.tokens;
                 reply.likelihoods = outcome.likelihoods.into_iter().map(choose::to_wire).collect();
                 reply.digest = outcome.digest;
@@ -251,6 +252,7 @@ impl Runner {
                     collective_transfer_ns: nanoseconds(collective.transfer),
                     collective_wait_ns: nanoseconds(collective.wait),
                     sample_ns: nanoseconds(outcome.sampling),
+                    swap_ns: nanoseconds(swapping),
                 });
             }
             Err(error) => reply.failure = Some(self.failure(&error)),

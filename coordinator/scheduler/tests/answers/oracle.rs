@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use scheduler::{
-    BlockId, FinishReason, LengthLimit, Limits, NewGroup, Slice, StepPlan, TokenCount, TokenId,
+    BlockCount, BlockId, BlockPair, FinishReason, LengthLimit, Limits, NewGroup, Slice, StepPlan,
+    TokenCount, TokenId,
 };
 
 /// The model's end token.
@@ -26,23 +27,28 @@ pub(crate) struct Oracle {
     block_size: usize,
     /// One for each token that the cache can hold; none: nobody knows what is there.
     slots: Vec<Option<Slot>>,
+    /// The same of host memory.
+    host: Vec<Option<Slot>>,
 }
 
 impl Oracle {
     pub(crate) fn new(limits: &Limits) -> Self {
         let block_size = limits.block_size.0 as usize;
-        Self { block_size, slots: vec![None; limits.blocks.0 as usize * block_size] }
+        let slots = |blocks: BlockCount| vec![None; blocks.0 as usize * block_size];
+        Self { block_size, slots: slots(limits.blocks), host: slots(limits.swap_blocks) }
     }
 
     /// Everything in the cache is gone.
     pub(crate) fn lose(&mut self) {
         self.slots.fill(None);
+        self.host.fill(None);
     }
 
     /// Runs a step. All copies are made, then all slots written, then all tokens read, as ranks do
     /// that run a batch layer by layer.
     pub(crate) fn run(&mut self, plan: &StepPlan) -> Vec<TokenId> {
-        assert!(plan.swap_out.is_empty() && plan.swap_in.is_empty());
+        carry(&plan.swap_out, self.block_size, &self.slots, &mut self.host);
+        carry(&plan.swap_in, self.block_size, &self.host, &mut self.slots);
         self.copy(plan);
         let mut written = BTreeSet::new();
         for slice in &plan.slices {
@@ -100,6 +106,16 @@ impl Oracle {
     fn slot(&self, slice: &Slice, position: usize) -> usize {
         let block = slice.blocks[position / self.block_size];
         block.0 as usize * self.block_size + position % self.block_size
+    }
+}
+
+/// From one memory to the other.
+fn carry(pairs: &[BlockPair], size: usize, from: &[Option<Slot>], to: &mut [Option<Slot>]) {
+    let mut targets = BTreeSet::new();
+    for pair in pairs {
+        assert!(targets.insert(pair.to), "two blocks go to {:?}", pair.to);
+        let (source, target) = (pair.from.0 as usize * size, pair.to.0 as usize * size);
+        to[target..target + size].copy_from_slice(&from[source..source + size]);
     }
 }
 

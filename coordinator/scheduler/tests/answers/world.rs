@@ -1,11 +1,11 @@
 //! A scheduler, an oracle that runs its steps, and what is known about every group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use scheduler::{
     BlockCount, CancelReason, Event, FinishReason, GroupId, LengthLimit, Limits, NewGroup, Outcome,
-    Refusal, Scheduler, SequenceId, StepId, StepPlan, Time, TokenId,
+    Rates, Refusal, Scheduler, SequenceId, StepId, StepPlan, Time, TokenId,
 };
 
 use crate::oracle::{self, Oracle};
@@ -18,12 +18,17 @@ pub(crate) enum Action {
     Plan,
     Commit,
     Lost,
+    Measured(Rates),
 }
 
 /// How often it came to what the tests are about.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Met {
     pub(crate) preemptions: u64,
+    pub(crate) swaps: u64,
+    pub(crate) swapped_in: usize,
+    /// Tokens found in the prefix cache.
+    pub(crate) hits: u64,
     pub(crate) losses: u64,
     pub(crate) copies: usize,
     pub(crate) cut_prompts: usize,
@@ -56,6 +61,9 @@ struct Known {
 impl Met {
     pub(crate) fn add(&mut self, other: &Self) {
         self.preemptions += other.preemptions;
+        self.swaps += other.swaps;
+        self.swapped_in += other.swapped_in;
+        self.hits += other.hits;
         self.losses += other.losses;
         self.copies += other.copies;
         self.cut_prompts += other.cut_prompts;
@@ -73,7 +81,12 @@ impl Met {
     pub(crate) fn everything(&self) -> bool {
         let counts = [self.copies, self.cut_prompts, self.cancelled_in_flight, self.stops];
         let counts = counts.iter().chain(&self.refusals).chain(&self.lengths);
-        counts.copied().min() > Some(20) && self.preemptions > 20 && self.losses > 20
+        counts.copied().min() > Some(20)
+            && self.preemptions > 20
+            && self.losses > 20
+            && self.swaps > 20
+            && self.swapped_in > 20
+            && self.hits > 20
     }
 }
 
@@ -99,6 +112,7 @@ impl World {
             Action::Plan => self.plan(),
             Action::Commit => self.commit(),
             Action::Lost => self.lose(),
+            Action::Measured(rates) => self.scheduler.measured(rates),
         }
         self.check_stats();
     }
@@ -112,9 +126,13 @@ impl World {
         }
         self.check_stats();
         let stats = self.scheduler.stats();
-        assert_eq!((stats.waiting, stats.running), (0, 0), "too many steps: {stats:?}");
+        let queues = (stats.waiting, stats.running, stats.swapped);
+        assert_eq!(queues, (0, 0, 0), "too many steps: {stats:?}");
         assert_eq!(stats.blocks_held, BlockCount(0), "every block comes back");
+        assert_eq!(stats.swap_blocks_held, BlockCount(0), "every host block comes back");
         self.met.preemptions = stats.preemptions_recompute;
+        self.met.swaps = stats.preemptions_swap;
+        self.met.hits = stats.prefix_hits;
         let limits = self.scheduler.limits();
         for known in self.groups.values() {
             assert!(known.finished, "what was accepted ends");
@@ -189,6 +207,7 @@ impl World {
         self.check_plan(&plan);
         self.last_step = plan.id;
         self.met.copies += plan.copies.len();
+        self.met.swapped_in += plan.swap_in.len();
         self.met.cut_prompts += plan.slices.iter().filter(|slice| slice.sampling.is_none()).count();
         self.in_flight = Some(plan);
     }
@@ -216,7 +235,9 @@ impl World {
         let tokens: usize = plan.slices.iter().map(|slice| slice.tokens.len()).sum();
         assert!(tokens <= limits.step_tokens_max.0 as usize);
         assert!(plan.blocks_held <= limits.blocks);
-        assert!(plan.slices.is_sorted_by(|a, b| a.sequence < b.sequence), "one slice a sequence");
+        let sequences: BTreeSet<_> = plan.slices.iter().map(|slice| slice.sequence).collect();
+        assert_eq!(sequences.len(), plan.slices.len(), "one slice a sequence");
+        assert!(plan.swap_out.is_empty() || plan.swap_in.is_empty());
         for copy in &plan.copies {
             let used = plan.slices.iter().any(|slice| slice.blocks.contains(&copy.to));
             assert!(used, "{copy:?} is for nobody");
@@ -238,7 +259,8 @@ impl World {
     fn check_stats(&self) {
         let stats = self.scheduler.stats();
         let live = self.groups.values().filter(|known| !known.finished).count();
-        assert_eq!(stats.waiting + stats.running, live, "a group is in one queue");
+        let queued = stats.waiting + stats.running + stats.swapped;
+        assert_eq!(queued, live, "a group is in one queue");
         assert!(stats.blocks_held <= stats.blocks);
         assert!(stats.running > 0 || stats.blocks_held == BlockCount(0));
         assert_eq!(stats.oldest_waiting.is_some(), stats.waiting > 0);

@@ -67,9 +67,9 @@ fn groups_are_admitted_in_order_and_nobody_overtakes() {
     > a ends: Abort, 1 tokens
     > group a ends, preempted 0
     step 2, 5 blocks held
-      b from 0: 1-16 in blocks 3 2 1 0
+      b from 0: 1-16 in blocks 0-3
     step 3, 6 blocks held
-      b from 16: 17-20 in blocks 3 2 1 0 4, seed 7
+      b from 16: 17-20 in blocks 0-4, seed 7
       c from 0: 1 in blocks 5, seed 7
     > b + 101
     > c + 101
@@ -89,7 +89,7 @@ fn a_block_stays_free_when_a_group_is_admitted_beside_others() {
     > a ends: Abort, 1 tokens
     > group a ends, preempted 0
     step 2, 2 blocks held
-      b from 0: 1-6 in blocks 1 0, seed 7
+      b from 0: 1-6 in blocks 0-1, seed 7
     > b + 101
     ");
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use scheduler::{
-    BlockCount, Event, GroupTimes, Limits, LimitsError, NewGroup, Outcome, Sampling, Scheduler,
-    Time, TokenCount, TokenId,
+    Admission, BlockCount, Event, GroupTimes, Limits, LimitsError, NewGroup, Outcome, Policy,
+    Sampling, Scheduler, TenantId, Time, TokenCount, TokenId,
 };
 
 use crate::script::trace;
@@ -203,6 +203,9 @@ fn limits() -> Limits {
         model_len_max: TokenCount(64),
         generation_max: None,
         waiting_max: 8,
+        policy: Policy::Fcfs,
+        admission: Admission::Expected,
+        prefix_cache: false,
         end_tokens: vec![],
     }
 }
@@ -219,6 +222,8 @@ fn a_group_tells_when_it_passed_what() {
         ignore_end: false,
         stop_tokens: vec![],
         whole_prompt: false,
+        priority: 0,
+        tenant: TenantId(0),
     };
     let id = scheduler.submit(group, at(1)).unwrap();
     assert_eq!(scheduler.stats().oldest_waiting, Some(at(1)));

@@ -28,8 +28,8 @@ fn sequences_share_the_prompt_and_copy_what_they_write_to() {
     > a.1 + 202
     > a.2 + 302
     step 4, 5 blocks held
-      a.1 from 8: 202 in blocks 0 3-4, seed 8
-      a.2 from 8: 302 in blocks 0-2, seed 9
+      a.1 from 8: 202 in blocks 0 3 2, seed 8
+      a.2 from 8: 302 in blocks 0-1 4, seed 9
     > a.1 + 203
     > a.1 ends: Length(Request), 3 tokens
     > a.2 + 303
@@ -159,17 +159,17 @@ fn a_group_that_gave_way_shares_its_prompt_again() {
     > a ends: Abort, 5 tokens
     > group a ends, preempted 0
     step 6, 3 blocks held
-      b from 0: 1-6 101-104 in blocks 5 1 0, seed 7
+      b from 0: 1-6 101-104 in blocks 0-1 5, seed 7
     > b + 105
     step 7, 5 blocks held
-      copy 1 to 3
-      b from 10: 105 in blocks 5 1 0, seed 7
-      b.1 from 5: 6 201-203 in blocks 5 3 2, seed 8
+      copy 1 to 2
+      b from 10: 105 in blocks 0-1 5, seed 7
+      b.1 from 5: 6 201-203 in blocks 0 2-3, seed 8
     > b + 106
     > b ends: Length(Request), 6 tokens
     > b.1 + 204
     step 8, 3 blocks held
-      b.1 from 9: 204 in blocks 5 3 2, seed 8
+      b.1 from 9: 204 in blocks 0 2-3, seed 8
     > b.1 + 205
     stats: 0 waiting, 1 running, 3 of 7 blocks, 1 preempted, 18 prompt tokens, 16 generated
     ");

@@ -30,7 +30,7 @@ fn the_youngest_gives_way_when_blocks_run_out() {
     > a ends: Length(Request), 4 tokens
     > group a ends, preempted 0
     step 5, 3 blocks held
-      b from 0: 1-7 101-102 in blocks 4 1 0, seed 7
+      b from 0: 1-7 101-102 in blocks 0-1 4, seed 7
     > b + 103
     > b ends: Length(Request), 3 tokens
     > group b ends, preempted 1
@@ -73,10 +73,10 @@ fn who_gave_way_goes_on_after_its_last_token_and_before_who_came_later() {
     > a ends: Length(Request), 6 tokens
     > group a ends, preempted 0
     step 8, 3 blocks held
-      b from 0: 1-6 in blocks 4 1
+      b from 0: 1-6 in blocks 0-1
     step 9, 4 blocks held
-      b from 6: 7 101-102 in blocks 4 1 0, seed 7
-      c from 0: 1 in blocks 3, seed 7
+      b from 6: 7 101-102 in blocks 0-1 4, seed 7
+      c from 0: 1 in blocks 2, seed 7
     > b + 103
     > c + 101
     > c ends: Length(Request), 1 tokens
@@ -101,13 +101,13 @@ fn after_a_loss_everything_waits_again_in_order_of_arrival() {
     lost
     stats: 3 waiting, 0 running, 0 of 16 blocks, 0 preempted, 4 prompt tokens, 2 generated
     step 3, 2 blocks held
-      a from 0: 1-2 101 in blocks 0, seed 7
-      b from 0: 1-2 101 in blocks 1, seed 7
+      a from 0: 1-2 101 in blocks 1, seed 7
+      b from 0: 1-2 101 in blocks 0, seed 7
     > a + 102
     > b + 102
     step 4, 2 blocks held
-      a from 3: 102 in blocks 0, seed 7
-      b from 3: 102 in blocks 1, seed 7
+      a from 3: 102 in blocks 1, seed 7
+      b from 3: 102 in blocks 0, seed 7
     > a + 103
     > a ends: Length(Request), 3 tokens
     > group a ends, preempted 1
@@ -117,7 +117,7 @@ fn after_a_loss_everything_waits_again_in_order_of_arrival() {
     lost
     stats: 1 waiting, 0 running, 0 of 16 blocks, 0 preempted, 8 prompt tokens, 6 generated
     step 5, 1 blocks held
-      c from 0: 1-2 in blocks 1, seed 7
+      c from 0: 1-2 in blocks 0, seed 7
     > c + 101
     ");
 }

@@ -6,4 +6,7 @@ mod admission;
 mod ends;
 mod forks;
 mod giving_way;
+mod order;
+mod prefixes;
 mod script;
+mod swapping;

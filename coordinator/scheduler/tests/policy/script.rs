@@ -1,7 +1,7 @@
 //! A script in, what the scheduler did out.
 //!
 //! `trace("limits blocks=8; submit a prompt=10 answer=2; step; step")`: commands with `;` between.
-//! The prompt of a group is 1, 2, 3 …; its sequences generate 101, 102 … (the second one 201, 202 …)
+//! The prompt of a group is 1, 2, 3 … (or from=n on); its sequences generate 101, 102 … (the second one 201, 202 …)
 //! and, as their token number `answer`, the end token 0.
 
 use std::collections::BTreeMap;
@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use scheduler::{
-    BlockCount, CancelReason, Event, FinishReason, GroupId, Limits, NewGroup, Outcome, Sampling,
-    Scheduler, SequenceId, StepPlan, Time, TokenCount, TokenId,
+    Admission, BlockCount, CancelReason, Event, FinishReason, GroupId, Limits, NewGroup, Outcome,
+    Policy, Rates, Sampling, Scheduler, SequenceId, StepPlan, TenantId, Time, TokenCount, TokenId,
 };
 
 const END: TokenId = TokenId(0);
@@ -69,10 +69,28 @@ impl Command {
 impl Run {
     fn new(limits: &Command) -> Self {
         let number = |key, otherwise| limits.number(key).unwrap_or(otherwise);
+        let level = Duration::from_millis(number("level", 10).into());
+        let policy = match limits
+            .words
+            .iter()
+            .map(String::as_str)
+            .find(|word| !["cached", "expected"].contains(word))
+        {
+            None => Policy::Fcfs,
+            Some("priority") => Policy::Priority { level },
+            Some("fair") => Policy::Fair { level },
+            Some(other) => panic!("no policy {other:?}"),
+        };
         let limits = Limits {
+            policy,
+            admission: match limits.words.contains(&"expected".to_owned()) {
+                true => Admission::Expected,
+                false => Admission::Prompt,
+            },
+            prefix_cache: limits.words.contains(&"cached".to_owned()),
             block_size: TokenCount(number("size", 4)),
             blocks: BlockCount(number("blocks", 16)),
-            swap_blocks: BlockCount(0),
+            swap_blocks: BlockCount(number("swap", 0)),
             sequences_max: number("sequences", 4),
             step_tokens_max: TokenCount(number("tokens", 16)),
             model_len_max: TokenCount(number("length", 64)),
@@ -110,6 +128,28 @@ impl Run {
                 assert!(events.is_empty());
                 self.line("lost".to_owned());
             }
+            "wait" => {
+                let ms = command.words[0].parse().unwrap();
+                self.now.0 += Duration::from_millis(ms);
+            }
+            "rates" => {
+                let micros =
+                    |key| Duration::from_micros(command.number(key).unwrap_or_default().into());
+                self.scheduler.measured(Rates { token: micros("token"), block: micros("block") });
+            }
+            "queues" => {
+                let stats = self.scheduler.stats();
+                let (waiting, running) = (stats.waiting, stats.running);
+                let (swapped, held) = (stats.swapped, stats.swap_blocks_held.0);
+                self.line(format!(
+                    "queues: {waiting} waiting, {running} running, {swapped} swapped in {held} blocks"
+                ));
+            }
+            "prefix" => {
+                let stats = self.scheduler.stats();
+                let (hits, queries) = (stats.prefix_hits, stats.prefix_queries);
+                self.line(format!("prefix: {hits} of {queries} tokens found"));
+            }
             "stats" => {
                 let stats = self.scheduler.stats();
                 let (waiting, running) = (stats.waiting, stats.running);
@@ -127,15 +167,19 @@ impl Run {
 
     fn submit(&mut self, command: &Command) {
         let name = command.words[0].clone();
+        let from = command.number("from").unwrap_or(1);
+        let urgent = i32::try_from(command.number("urgent").unwrap_or(0)).unwrap();
         let group = NewGroup {
-            prompt: (1..=command.number("prompt").unwrap()).map(TokenId).collect(),
+            prompt: (from..from + command.number("prompt").unwrap()).map(TokenId).collect(),
             sequences: command.number("n").unwrap_or(1),
             sampling: Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 7 },
             tokens_max: command.number("max").map(TokenCount),
             tokens_min: TokenCount(command.number("min").unwrap_or(0)),
             ignore_end: command.words.contains(&"ignore-end".to_owned()),
             stop_tokens: command.number("stop").map(TokenId).into_iter().collect(),
-            whole_prompt: false,
+            whole_prompt: command.words.contains(&"whole".to_owned()),
+            priority: -urgent,
+            tenant: TenantId(command.number("key").unwrap_or(0)),
         };
         match self.scheduler.submit(group, self.now) {
             Ok(id) => {
@@ -166,8 +210,11 @@ impl Run {
             return self.line("nothing to run".to_owned());
         };
         self.line(format!("step {}, {} blocks held", plan.id.0, plan.blocks_held.0));
-        for copy in &plan.copies {
-            self.line(format!("  copy {} to {}", copy.from.0, copy.to.0));
+        let moves = [("swap out", &plan.swap_out), ("swap in", &plan.swap_in)];
+        for (verb, pairs) in moves.into_iter().chain([("copy", &plan.copies)]) {
+            for pair in pairs {
+                self.line(format!("  {verb} {} to {}", pair.from.0, pair.to.0));
+            }
         }
         for slice in &plan.slices {
             let name = self.name(slice.sequence);

@@ -1,18 +1,22 @@
 //! A group that was accepted: its prompt, its sequences and its ends.
 
+mod moves;
+
 use crate::blocks::BlockPool;
 use crate::event::{CancelReason, Event, FinishReason, GroupTimes, LengthLimit};
 use crate::group::{NewGroup, Sampling};
-use crate::plan::{BlockPair, Slice};
+use crate::plan::Slice;
+use crate::rank::Rank;
 use crate::sequence::Sequence;
-use crate::units::{BlockCount, GroupId, SequenceId, Time, TokenCount, TokenId};
+use crate::units::{SequenceId, TenantId, Time, TokenCount, TokenId};
 
 /// Sequences that continue one prompt. The first that has not ended computes the prompt alone, up to
 /// the *fork point*, one token before the prompt's end. There the others join it, sharing its
 /// blocks; each computes the prompt's last token itself and samples what follows with its own seed.
 #[derive(Debug)]
 pub(crate) struct SequenceGroup {
-    pub(crate) id: GroupId,
+    pub(crate) rank: Rank,
+    pub(crate) tenant: TenantId,
     pub(crate) arrival: Time,
     sequences: Vec<Sequence>,
     /// Sequences that have not ended.
@@ -27,10 +31,15 @@ pub(crate) struct SequenceGroup {
     tokens_min: TokenCount,
     ignore_end: bool,
     stop_tokens: Vec<TokenId>,
+    whole_prompt: bool,
     first_scheduled: Option<Time>,
     first_token: Option<Time>,
     last_token: Option<Time>,
     preemptions: u32,
+    /// Times it gave way to a more urgent group.
+    pub(crate) yields: u32,
+    /// Prompt tokens that were found in the prefix cache when it first ran.
+    cached: TokenCount,
 }
 
 /// What is left of a step while its slices are cut.
@@ -44,14 +53,15 @@ pub(crate) struct Budget {
 
 impl SequenceGroup {
     pub(crate) fn new(
-        id: GroupId,
+        rank: Rank,
         new: NewGroup,
         (generated_max, length_limit): (TokenCount, LengthLimit),
         arrival: Time,
     ) -> Self {
         let prompt = TokenCount::of(&new.prompt);
         Self {
-            id,
+            rank,
+            tenant: new.tenant,
             arrival,
             sequences: (0..new.sequences).map(|_| Sequence::new(prompt)).collect(),
             live: new.sequences,
@@ -63,15 +73,22 @@ impl SequenceGroup {
             tokens_min: new.tokens_min,
             ignore_end: new.ignore_end,
             stop_tokens: new.stop_tokens,
+            whole_prompt: new.whole_prompt,
             first_scheduled: None,
             first_token: None,
             last_token: None,
             preemptions: 0,
+            yields: 0,
+            cached: TokenCount(0),
         }
     }
 
     pub(crate) const fn live(&self) -> u32 {
         self.live
+    }
+
+    pub(crate) fn has_run(&self) -> bool {
+        self.first_scheduled.is_some()
     }
 
     pub(crate) fn sequences(&self) -> &[Sequence] {
@@ -89,27 +106,6 @@ impl SequenceGroup {
         let live = self.sequences.iter().filter(|sequence| !sequence.finished);
         let pending = live.take(runnable).map(|sequence| sequence.pending().0);
         TokenCount(pending.fold(0, u32::saturating_add))
-    }
-
-    /// Blocks for all its tokens. Full ones before the fork point are shared.
-    pub(crate) fn blocks_needed(&self, block_size: TokenCount) -> BlockCount {
-        let shared = self.fork_point().0 / block_size.0;
-        let live = self.sequences.iter().filter(|sequence| !sequence.finished);
-        let own = live.map(|sequence| sequence.length.blocks(block_size).0 - shared);
-        BlockCount(own.fold(shared, u32::saturating_add))
-    }
-
-    /// Gives every runnable sequence the blocks for all its tokens. False: there are too few; to be
-    /// called again when there are more.
-    pub(crate) fn reserve(&mut self, pool: &mut BlockPool, copies: &mut Vec<BlockPair>) -> bool {
-        let forked = self.is_forked();
-        for (_, sequence) in runnable(&mut self.sequences, forked) {
-            if sequence.missing(pool) > pool.free() {
-                return false;
-            }
-            sequence.reserve(pool, copies);
-        }
-        true
     }
 
     /// Cuts this group's slices of a step.
@@ -130,7 +126,7 @@ impl SequenceGroup {
             let tokens = tokens.skip(start.0 as usize).take(count.0 as usize).copied().collect();
             let seed = self.sampling.seed.wrapping_add(u64::from(index));
             slices.push(Slice {
-                sequence: SequenceId { group: self.id, index },
+                sequence: SequenceId { group: self.rank.id, index },
                 tokens,
                 start,
                 blocks: sequence.table(end, pool),
@@ -148,11 +144,13 @@ impl SequenceGroup {
         pool: &mut BlockPool,
     ) -> TokenCount {
         let was_forked = self.is_forked();
+        let prompt_length = self.prompt_length();
         let sequence = &mut self.sequences[index as usize];
         sequence.computed.0 += count.0;
-        let prompt = sequence.computed.min(self.prompt_length());
+        let prompt = sequence.computed.min(prompt_length);
         let advanced = prompt.0.saturating_sub(self.prompt_computed.0);
         self.prompt_computed.0 += advanced;
+        sequence.offer(&self.prompt, pool);
         if self.is_forked() && !was_forked {
             self.fork(index as usize, pool);
         }
@@ -190,7 +188,7 @@ impl SequenceGroup {
         now: Time,
         events: &mut Vec<Event>,
     ) {
-        let group = self.id;
+        let group = self.rank.id;
         let sequence = &mut self.sequences[index as usize];
         assert!(!sequence.finished, "a sequence ends once");
         sequence.finished = true;
@@ -225,16 +223,12 @@ impl SequenceGroup {
         events
     }
 
-    /// Its blocks are taken away. Its tokens are kept, and computed again when it next runs.
-    pub(crate) fn suspend(&mut self, pool: &mut BlockPool) {
-        for sequence in &mut self.sequences {
-            sequence.release(pool);
-        }
-        self.prompt_computed = TokenCount(0);
+    /// It gave way, and is kept elsewhere.
+    pub(crate) const fn count_preemption(&mut self) {
         self.preemptions += 1;
     }
 
-    fn prompt_length(&self) -> TokenCount {
+    pub(crate) fn prompt_length(&self) -> TokenCount {
         TokenCount::of(&self.prompt)
     }
 
@@ -263,7 +257,7 @@ impl SequenceGroup {
             last_token: self.last_token,
             finished,
             preemptions: self.preemptions,
-            cached_tokens: TokenCount(0),
+            cached_tokens: self.cached,
         }
     }
 }
