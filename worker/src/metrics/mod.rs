@@ -1,10 +1,11 @@
 //! What a worker exports: every series, declared once and touched where things happen.
 //!
-//! Series of a rank carry the label `rank`. A worker of its own does not know its rank before it is
+//! Series of a rank carry the labels `rank`, `node` and `device`. A worker of its own does not know its rank before it is
 //! told, and may be told another later: until then the label is `none`, and its series move with it.
 //! Ranks that share a process share one [`WorkerMetrics`].
 
 mod declare;
+mod families;
 mod of_card;
 mod of_rank;
 
@@ -15,7 +16,7 @@ use crate::telemetry;
 
 pub use crate::metrics::of_card::CardWatch;
 pub use crate::metrics::of_rank::RankMetrics;
-pub(crate) use crate::metrics::of_rank::{Moved, Outcome, Phase};
+pub(crate) use crate::metrics::of_rank::{Moved, Operation, Outcome};
 
 /// The registry of one process's workers. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct WorkerMetrics {
     registry: Registry,
     /// One for each rank, always 1.
     info: IntGaugeVec,
-    families: of_rank::Families,
+    families: families::Families,
     cards: of_card::CardFamilies,
     rpcs: IntCounterVec,
     resident: IntGauge,
@@ -41,7 +42,7 @@ impl WorkerMetrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let declare = Declare { registry: &registry };
-        let families = of_rank::Families::declare(&declare);
+        let families = families::Families::declare(&declare);
         let cards = of_card::CardFamilies::declare(&declare);
         let rpcs = declare.counters(
             "arcmesh_worker_rpcs_total",
@@ -54,7 +55,7 @@ impl WorkerMetrics {
             }
         }
         // The process as a whole has no rank: an empty label is none.
-        let resident = families.memory.with_label_values(&["", "resident"]);
+        let resident = families.memory.with_label_values(&["", "", "", "resident"]);
         let info = declare.gauges(
             "arcmesh_worker_info",
             "What each rank is: always 1",
@@ -82,31 +83,55 @@ impl WorkerMetrics {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// The value of the one series of this name that has the labels that are given.
+    fn value(page: &str, series: &str) -> f64 {
+        let (name, labels) = series.split_once('{').unwrap();
+        let labels: Vec<&str> = labels.trim_end_matches('}').split(',').collect();
+        let found: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with(&format!("{name}{{")))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .collect();
+        assert_eq!(found.len(), 1, "{series}: {found:?} in\n{page}");
+        found[0].rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
 
     #[test]
     fn a_fresh_worker_exports_every_series_at_zero_and_says_that_it_is_up() {
         let metrics = WorkerMetrics::new();
         let _rank = metrics.rank(None);
         let text = metrics.render();
-        for line in [
-            "arcmesh_worker_up{rank=\"none\"} 1",
-            "arcmesh_worker_ready{rank=\"none\"} 0",
-            "arcmesh_worker_kv_blocks_capacity{rank=\"none\",tier=\"device\"} 0",
-            "arcmesh_worker_kv_blocks_used{rank=\"none\",tier=\"host\"} 0",
-            "arcmesh_worker_kv_cache_usage_ratio{rank=\"none\"} 0",
-            "arcmesh_worker_step_seconds_count{phase=\"mixed\",rank=\"none\"} 0",
-            "arcmesh_worker_step_seconds_bucket{phase=\"decode\",rank=\"none\",le=\"0.0005\"} 0",
-            "arcmesh_worker_collective_seconds_count{part=\"wait\",rank=\"none\"} 0",
-            "arcmesh_worker_collective_bytes_total{direction=\"sent\",rank=\"none\"} 0",
-            "arcmesh_worker_steps_total{outcome=\"numeric\",rank=\"none\"} 0",
-            "arcmesh_worker_steps_total{outcome=\"refused\",rank=\"none\"} 0",
-            "arcmesh_worker_loads_total{outcome=\"failed\",rank=\"none\"} 0",
-            "arcmesh_worker_rpcs_total{method=\"exchange\",outcome=\"error\"} 0",
-            "arcmesh_worker_memory_bytes{kind=\"weights\",rank=\"none\"} 0",
-            "arcmesh_worker_weights_load_seconds{rank=\"none\"} 0",
+        for (series, expected) in [
+            ("arcmesh_worker_up{rank=\"none\"}", 1.0),
+            ("arcmesh_worker_ready{rank=\"none\"}", 0.0),
+            ("arcmesh_worker_kv_blocks_capacity{rank=\"none\",tier=\"device\"}", 0.0),
+            ("arcmesh_worker_kv_blocks_used{rank=\"none\",tier=\"host\"}", 0.0),
+            ("arcmesh_worker_kv_cache_usage_ratio{rank=\"none\"}", 0.0),
+            ("arcmesh_worker_step_seconds_count{phase=\"mixed\",rank=\"none\"}", 0.0),
+            (
+                "arcmesh_worker_step_seconds_bucket{phase=\"decode\",rank=\"none\",le=\"0.0005\"}",
+                0.0,
+            ),
+            ("arcmesh_worker_collective_seconds_count{part=\"wait\",rank=\"none\"}", 0.0),
+            (
+                "arcmesh_worker_collective_bytes_total{direction=\"sent\",op=\"gather\",rank=\"none\"}",
+                0.0,
+            ),
+            ("arcmesh_worker_collectives_total{op=\"all_reduce\",rank=\"none\"}", 0.0),
+            ("arcmesh_worker_swap_bytes_total{direction=\"out\",rank=\"none\"}", 0.0),
+            ("arcmesh_worker_nan_logits_total{rank=\"none\"}", 0.0),
+            ("arcmesh_worker_steps_total{outcome=\"numeric\",rank=\"none\"}", 0.0),
+            ("arcmesh_worker_steps_total{outcome=\"refused\",rank=\"none\"}", 0.0),
+            ("arcmesh_worker_loads_total{outcome=\"failed\",rank=\"none\"}", 0.0),
+            ("arcmesh_worker_rpcs_total{method=\"exchange\",outcome=\"error\"}", 0.0),
+            ("arcmesh_worker_memory_bytes{kind=\"weights\",rank=\"none\"}", 0.0),
+            ("arcmesh_worker_weights_load_seconds{rank=\"none\"}", 0.0),
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+            assert_eq!(value(&text, series), expected, "{series}");
         }
         let resident = text.lines().find(|line| line.contains("kind=\"resident\"")).unwrap();
         assert!(!resident.ends_with(" 0"), "{resident}");
@@ -121,7 +146,8 @@ mod tests {
         let text = metrics.render();
         assert!(!text.contains("rank=\"none\""), "{text}");
         assert!(text.contains("rank=\"2\",version"), "{text}");
-        assert!(text.contains("arcmesh_worker_epoch{rank=\"2\"} 9"), "{text}");
+        let who = "device=\"some device\",node=\"host\",rank=\"2\"";
+        assert!(text.contains(&format!("arcmesh_worker_epoch{{{who}}} 9")), "{text}");
         assert!(text.contains("world=\"4\""), "{text}");
         rank.took(1, 4, 10);
         assert!(!metrics.render().contains("rank=\"2\""));
@@ -131,14 +157,34 @@ mod tests {
     fn ranks_of_one_process_are_told_apart() {
         let metrics = WorkerMetrics::new();
         let (first, _second) = (metrics.rank(Some(0)), metrics.rank(Some(1)));
-        first.moved(&Moved { sent: 16, received: 8 });
+        first.moved(&Moved {
+            operation: Operation::AllReduce,
+            transfer: Duration::from_millis(2),
+            wait: Duration::from_millis(1),
+            sent: 16,
+            received: 8,
+        });
         let text = metrics.render();
-        for line in [
-            "arcmesh_worker_collective_bytes_total{direction=\"sent\",rank=\"0\"} 16",
-            "arcmesh_worker_collective_bytes_total{direction=\"received\",rank=\"0\"} 8",
-            "arcmesh_worker_collective_bytes_total{direction=\"sent\",rank=\"1\"} 0",
+        for (series, expected) in [
+            (
+                "arcmesh_worker_collective_bytes_total{direction=\"sent\",op=\"all_reduce\",rank=\"0\"}",
+                16.0,
+            ),
+            (
+                "arcmesh_worker_collective_bytes_total{direction=\"received\",op=\"all_reduce\",rank=\"0\"}",
+                8.0,
+            ),
+            (
+                "arcmesh_worker_collective_bytes_total{direction=\"sent\",op=\"all_reduce\",rank=\"1\"}",
+                0.0,
+            ),
+            (
+                "arcmesh_worker_collective_seconds_total{op=\"all_reduce\",part=\"wait\",rank=\"0\"}",
+                0.001,
+            ),
+            ("arcmesh_worker_collectives_total{op=\"gather\",rank=\"0\"}", 0.0),
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+            assert_eq!(value(&text, series), expected, "{series}");
         }
     }
 }

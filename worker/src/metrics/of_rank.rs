@@ -3,15 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::{MetricVec, MetricVecBuilder};
-use prometheus::{
-    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec,
-};
 use proto::worker::{Loaded, StepRequest, StepTimes};
 
 use crate::metrics::WorkerMetrics;
-use crate::metrics::declare::Declare;
+use crate::metrics::families::{Series, Who};
 
 /// What the slices of a step do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +15,20 @@ pub(crate) enum Phase {
     Decode,
     Mixed,
     Heartbeat,
+}
+
+impl Phase {
+    /// What the slices of a step do. A slice of one token that is not the first decodes.
+    fn of(request: &StepRequest) -> Self {
+        let decodes = |slice: &&proto::worker::Slice| slice.tokens.len() == 1 && slice.start > 0;
+        let decoding = request.slices.iter().filter(decodes).count();
+        match (decoding, request.slices.len()) {
+            (_, 0) => Self::Heartbeat,
+            (0, _) => Self::Prefill,
+            (decoding, all) if decoding == all => Self::Decode,
+            _ => Self::Mixed,
+        }
+    }
 }
 
 /// How a step ended.
@@ -32,31 +41,21 @@ pub(crate) enum Outcome {
     Device,
 }
 
-/// Payload bytes of a collective.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Moved {
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
+/// What ranks do together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    AllReduce,
+    Gather,
 }
 
-/// All series of all ranks.
-#[derive(Debug, Clone)]
-pub(super) struct Families {
-    up: IntGaugeVec,
-    ready: IntGaugeVec,
-    epoch: IntGaugeVec,
-    kv_capacity: IntGaugeVec,
-    kv_used: IntGaugeVec,
-    kv_ratio: GaugeVec,
-    step: HistogramVec,
-    compute: CounterVec,
-    sample: CounterVec,
-    collective: HistogramVec,
-    collective_bytes: IntCounterVec,
-    steps: IntCounterVec,
-    loads: IntCounterVec,
-    pub(super) memory: IntGaugeVec,
-    load_seconds: GaugeVec,
+/// What a collective took and moved, in bytes of payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) operation: Operation,
+    pub(crate) transfer: Duration,
+    pub(crate) wait: Duration,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 /// One rank's series. Cheap to clone; all clones are one.
@@ -71,34 +70,15 @@ pub struct RankMetrics {
 struct Current {
     identity: Identity,
     series: Series,
+    /// Bytes of a KV block on this rank, while it holds some.
+    block_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Identity {
-    rank: String,
+    who: Who,
     world: String,
     backend: String,
-    device: String,
-    node: String,
-}
-
-#[derive(Debug)]
-struct Series {
-    up: IntGauge,
-    ready: IntGauge,
-    epoch: IntGauge,
-    kv_capacity: [IntGauge; 2],
-    kv_used: [IntGauge; 2],
-    kv_ratio: Gauge,
-    step: [Histogram; 4],
-    compute: Counter,
-    sample: Counter,
-    collective: [Histogram; 2],
-    collective_bytes: [IntCounter; 2],
-    steps: [IntCounter; 5],
-    loads: [IntCounter; 2],
-    memory: [IntGauge; 2],
-    load_seconds: Gauge,
 }
 
 impl WorkerMetrics {
@@ -106,15 +86,11 @@ impl WorkerMetrics {
     #[must_use]
     pub fn rank(&self, rank: Option<usize>) -> RankMetrics {
         let rank = rank.map_or_else(|| "none".to_owned(), |rank| rank.to_string());
-        let series = self.families.of(&rank);
-        let identity = Identity {
-            rank,
-            world: "0".to_owned(),
-            backend: String::new(),
-            device: String::new(),
-            node: String::new(),
-        };
-        let current = Arc::new(Mutex::new(Current { identity, series }));
+        let who = Who { rank, node: String::new(), device: String::new() };
+        let series = self.families.of(&who);
+        let identity = Identity { who, world: "0".to_owned(), backend: String::new() };
+        self.info.with_label_values(&identity.labels()).set(1);
+        let current = Arc::new(Mutex::new(Current { identity, series, block_bytes: 0 }));
         RankMetrics { metrics: self.clone(), current }
     }
 }
@@ -129,9 +105,9 @@ impl RankMetrics {
     pub(crate) fn identify(&self, backend: &str, device: &str, node: &str) {
         let mut current = self.lock();
         self.forget_info(&current.identity);
+        let Who { rank, .. } = current.identity.who.clone();
         current.identity.backend = backend.to_owned();
-        current.identity.device = device.to_owned();
-        current.identity.node = node.to_owned();
+        self.rename(&mut current, Who { rank, node: node.to_owned(), device: device.to_owned() });
         self.tell_info(&current.identity);
     }
 
@@ -139,20 +115,27 @@ impl RankMetrics {
     pub(crate) fn took(&self, rank: usize, world: usize, epoch: u64) {
         let mut current = self.lock();
         self.forget_info(&current.identity);
-        let rank = rank.to_string();
-        if current.identity.rank != rank {
-            self.metrics.families.forget(&current.identity.rank);
-            current.series = self.metrics.families.of(&rank);
-            current.identity.rank = rank;
-        }
+        let who = Who { rank: rank.to_string(), ..current.identity.who.clone() };
+        self.rename(&mut current, who);
         current.identity.world = world.to_string();
         self.tell_info(&current.identity);
         current.series.epoch.set(number(epoch));
     }
 
+    /// Its series go on under another name, from 0.
+    fn rename(&self, current: &mut Current, who: Who) {
+        if current.identity.who != who {
+            self.metrics.families.forget(&current.identity.who);
+            current.series = self.metrics.families.of(&who);
+            current.identity.who = who;
+        }
+    }
+
     /// The rank is loaded and takes steps.
     pub(crate) fn loaded(&self, loaded: &Loaded, took: Duration) {
-        let series = &self.lock().series;
+        let mut current = self.lock();
+        current.block_bytes = loaded.kv_cache_bytes / u64::from(loaded.kv_blocks).max(1);
+        let series = &current.series;
         series.loads[0].inc();
         series.load_seconds.set(took.as_secs_f64());
         series.memory[0].set(number(loaded.weight_bytes));
@@ -187,24 +170,45 @@ impl RankMetrics {
     }
 
     /// A step ended; `times` of one that was done.
-    pub(crate) fn step(&self, phase: Phase, outcome: Outcome, took: Duration, times: &StepTimes) {
-        let series = &self.lock().series;
+    pub(crate) fn step(
+        &self,
+        request: &StepRequest,
+        outcome: Outcome,
+        took: Duration,
+        times: &StepTimes,
+    ) {
+        let current = self.lock();
+        let series = &current.series;
         series.steps[outcome as usize].inc();
+        if outcome == Outcome::Numeric {
+            series.nan.inc();
+        }
         if outcome != Outcome::Done {
             return;
         }
-        series.step[phase as usize].observe(took.as_secs_f64());
+        series.step[Phase::of(request) as usize].observe(took.as_secs_f64());
+        series.tokens.inc_by(request.slices.iter().map(|slice| count(slice.tokens.len())).sum());
         series.compute.inc_by(seconds(times.compute_ns));
         series.sample.inc_by(seconds(times.sample_ns));
         series.collective[0].observe(seconds(times.collective_transfer_ns));
         series.collective[1].observe(seconds(times.collective_wait_ns));
+        for (at, pairs) in [&request.swap_out, &request.swap_in].into_iter().enumerate() {
+            let blocks = count(pairs.len());
+            series.swap_blocks[at].inc_by(blocks);
+            series.swap_bytes[at].inc_by(blocks.saturating_mul(current.block_bytes));
+        }
+        series.copied_blocks.inc_by(count(request.copies.len()));
     }
 
-    /// A collective moved bytes.
+    /// This rank took part in a collective.
     pub(crate) fn moved(&self, moved: &Moved) {
         let series = &self.lock().series;
-        series.collective_bytes[0].inc_by(moved.sent);
-        series.collective_bytes[1].inc_by(moved.received);
+        let operation = moved.operation as usize;
+        series.collectives[operation].inc();
+        series.collective_time[operation][0].inc_by(moved.transfer.as_secs_f64());
+        series.collective_time[operation][1].inc_by(moved.wait.as_secs_f64());
+        series.collective_bytes[operation][0].inc_by(moved.sent);
+        series.collective_bytes[operation][1].inc_by(moved.received);
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
@@ -223,137 +227,8 @@ impl RankMetrics {
 
 impl Identity {
     fn labels(&self) -> [&str; 6] {
-        let Self { rank, world, backend, device, node } = self;
+        let Self { who: Who { rank, node, device }, world, backend } = self;
         [env!("CARGO_PKG_VERSION"), backend, device, node, rank, world]
-    }
-}
-
-const TIERS: [&str; 2] = ["device", "host"];
-const PHASES: [&str; 4] = ["prefill", "decode", "mixed", "heartbeat"];
-const OUTCOMES: [&str; 5] = ["done", "refused", "peer_lost", "numeric", "device"];
-const LOADS: [&str; 2] = ["done", "failed"];
-const PARTS: [&str; 2] = ["transfer", "wait"];
-const DIRECTIONS: [&str; 2] = ["sent", "received"];
-const HELD: [&str; 2] = ["weights", "kv"];
-
-impl Families {
-    #[expect(clippy::too_many_lines, reason = "one flat table")]
-    pub(super) fn declare(d: &Declare<'_>) -> Self {
-        Self {
-            up: d.gauges("arcmesh_worker_up", "The process of this rank runs: 1", &["rank"]),
-            ready: d.gauges(
-                "arcmesh_worker_ready",
-                "1 while this rank is loaded and takes steps",
-                &["rank"],
-            ),
-            epoch: d.gauges("arcmesh_worker_epoch", "Epoch of this rank's group", &["rank"]),
-            kv_capacity: d.gauges(
-                "arcmesh_worker_kv_blocks_capacity",
-                "KV blocks reserved, on the device and in host memory",
-                &["rank", "tier"],
-            ),
-            kv_used: d.gauges(
-                "arcmesh_worker_kv_blocks_used",
-                "KV blocks that sequences hold, as of the last step",
-                &["rank", "tier"],
-            ),
-            kv_ratio: d.real_gauges(
-                "arcmesh_worker_kv_cache_usage_ratio",
-                "Part of the device's KV blocks that sequences hold, 0 to 1",
-                &["rank"],
-            ),
-            step: d.histograms(
-                "arcmesh_worker_step_seconds",
-                "Time of a step on this rank: its slices prefill, decode, or both; or it has none",
-                &["rank", "phase"],
-            ),
-            compute: d.real_counters(
-                "arcmesh_worker_compute_seconds_total",
-                "Time in which the device was at work",
-                &["rank"],
-            ),
-            sample: d.real_counters(
-                "arcmesh_worker_sample_seconds_total",
-                "Time in which tokens were chosen; on rank 0",
-                &["rank"],
-            ),
-            collective: d.histograms(
-                "arcmesh_worker_collective_seconds",
-                "Time of all collectives of a step: moving and adding bytes, and waiting for a peer's first byte",
-                &["rank", "part"],
-            ),
-            collective_bytes: d.counters(
-                "arcmesh_worker_collective_bytes_total",
-                "Payload bytes of collectives",
-                &["rank", "direction"],
-            ),
-            steps: d.counters("arcmesh_worker_steps_total", "Steps, by how they ended", &["rank", "outcome"]),
-            loads: d.counters("arcmesh_worker_loads_total", "Loads, by how they ended", &["rank", "outcome"]),
-            memory: d.gauges(
-                "arcmesh_worker_memory_bytes",
-                "Memory: this rank's weights and KV cache; resident is the whole process and has no rank",
-                &["rank", "kind"],
-            ),
-            load_seconds: d.real_gauges(
-                "arcmesh_worker_weights_load_seconds",
-                "How long the last load took, from the order to being ready",
-                &["rank"],
-            ),
-        }
-    }
-
-    /// The series of one rank; they exist from now on.
-    fn of(&self, rank: &str) -> Series {
-        let series = Series {
-            up: self.up.with_label_values(&[rank]),
-            ready: self.ready.with_label_values(&[rank]),
-            epoch: self.epoch.with_label_values(&[rank]),
-            kv_capacity: TIERS.map(|tier| self.kv_capacity.with_label_values(&[rank, tier])),
-            kv_used: TIERS.map(|tier| self.kv_used.with_label_values(&[rank, tier])),
-            kv_ratio: self.kv_ratio.with_label_values(&[rank]),
-            step: PHASES.map(|phase| self.step.with_label_values(&[rank, phase])),
-            compute: self.compute.with_label_values(&[rank]),
-            sample: self.sample.with_label_values(&[rank]),
-            collective: PARTS.map(|part| self.collective.with_label_values(&[rank, part])),
-            collective_bytes: DIRECTIONS
-                .map(|way| self.collective_bytes.with_label_values(&[rank, way])),
-            steps: OUTCOMES.map(|outcome| self.steps.with_label_values(&[rank, outcome])),
-            loads: LOADS.map(|outcome| self.loads.with_label_values(&[rank, outcome])),
-            memory: HELD.map(|kind| self.memory.with_label_values(&[rank, kind])),
-            load_seconds: self.load_seconds.with_label_values(&[rank]),
-        };
-        series.up.set(1);
-        series
-    }
-
-    /// A rank of this name is here no longer.
-    fn forget(&self, rank: &str) {
-        remove(&self.up, rank, &[]);
-        remove(&self.ready, rank, &[]);
-        remove(&self.epoch, rank, &[]);
-        remove(&self.kv_capacity, rank, &TIERS);
-        remove(&self.kv_used, rank, &TIERS);
-        remove(&self.kv_ratio, rank, &[]);
-        remove(&self.step, rank, &PHASES);
-        remove(&self.compute, rank, &[]);
-        remove(&self.sample, rank, &[]);
-        remove(&self.collective, rank, &PARTS);
-        remove(&self.collective_bytes, rank, &DIRECTIONS);
-        remove(&self.steps, rank, &OUTCOMES);
-        remove(&self.loads, rank, &LOADS);
-        remove(&self.memory, rank, &HELD);
-        remove(&self.load_seconds, rank, &[]);
-    }
-}
-
-/// Removes a rank's series, one for each value of the other label where there is one.
-fn remove<B: MetricVecBuilder>(family: &MetricVec<B>, rank: &str, values: &[&str]) {
-    // A series that is not there need not be removed.
-    if values.is_empty() {
-        drop(family.remove_label_values(&[rank]));
-    }
-    for value in values {
-        drop(family.remove_label_values(&[rank, value]));
     }
 }
 
@@ -361,7 +236,31 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a step takes far less than 2^53 ns, 104 days")]
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_phase_of_a_step_is_that_of_its_slices() {
+        let slice = |tokens: usize, start: u32| proto::worker::Slice {
+            tokens: vec![0; tokens],
+            start,
+            ..Default::default()
+        };
+        let phase = |slices| Phase::of(&StepRequest { slices, ..Default::default() });
+        assert_eq!(phase(vec![]), Phase::Heartbeat);
+        assert_eq!(phase(vec![slice(1, 0)]), Phase::Prefill);
+        assert_eq!(phase(vec![slice(5, 3)]), Phase::Prefill);
+        assert_eq!(phase(vec![slice(1, 3), slice(1, 9)]), Phase::Decode);
+        assert_eq!(phase(vec![slice(1, 3), slice(2, 0)]), Phase::Mixed);
+    }
 }

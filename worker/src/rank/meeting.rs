@@ -8,7 +8,7 @@ use crate::collective::grpc::{FormError, Switchboard};
 use crate::collective::local::{self, LocalCollective};
 use crate::collective::solo::SoloCollective;
 use crate::collective::{Collective, CollectiveError, CollectiveTimes};
-use crate::metrics::{Moved, RankMetrics};
+use crate::metrics::{Moved, Operation, RankMetrics};
 use crate::runner::LoadOrder;
 
 /// How long ranks wait for each other when a group forms: the coordinator tells all at the same time.
@@ -96,11 +96,14 @@ pub(super) struct Metered {
 }
 
 impl Metered {
-    fn count<T>(&mut self, run: impl FnOnce(&mut dyn Collective) -> T) -> T {
+    fn count<T>(&mut self, operation: Operation, run: impl FnOnce(&mut dyn Collective) -> T) -> T {
         let before = self.collective.times();
         let outcome = run(self.collective.as_mut());
         let after = self.collective.times();
         self.metrics.moved(&Moved {
+            operation,
+            transfer: after.transfer.saturating_sub(before.transfer),
+            wait: after.wait.saturating_sub(before.wait),
             sent: after.bytes_sent - before.bytes_sent,
             received: after.bytes_received - before.bytes_received,
         });
@@ -122,11 +125,11 @@ impl Collective for Metered {
     }
 
     fn all_reduce(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        self.count(|collective| collective.all_reduce(values))
+        self.count(Operation::AllReduce, |collective| collective.all_reduce(values))
     }
 
     fn gather(&mut self, values: &[f32], out: &mut Vec<Vec<f32>>) -> Result<(), CollectiveError> {
-        self.count(|collective| collective.gather(values, out))
+        self.count(Operation::Gather, |collective| collective.gather(values, out))
     }
 
     fn times(&self) -> CollectiveTimes {

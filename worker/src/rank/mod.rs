@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::backend::Capabilities;
 use crate::collective::grpc::{FormError, Switchboard};
 use crate::config::WorkerConfig;
-use crate::metrics::{Outcome, Phase, RankMetrics, WorkerMetrics};
+use crate::metrics::{Outcome, RankMetrics, WorkerMetrics};
 use crate::rank::meeting::Meeting;
 use crate::rank::stay::{Stay, Stays};
 use crate::rank::thread::{Job, Seat};
@@ -237,12 +237,7 @@ impl Rank {
             Ok(jobs) => jobs,
             Err(reason) => {
                 let none = Default::default();
-                self.shared.metrics.step(
-                    Phase::of(&request),
-                    Outcome::Refused,
-                    Duration::ZERO,
-                    &none,
-                );
+                self.shared.metrics.step(&request, Outcome::Refused, Duration::ZERO, &none);
                 return failed(Kind::Refused, reason);
             }
         };

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::backend::BackendError;
 use crate::collective::Collective;
 use crate::config::WorkerConfig;
-use crate::metrics::{Outcome, Phase, RankMetrics};
+use crate::metrics::{Outcome, RankMetrics};
 use crate::rank::meeting::{Meeting, Metered};
 use crate::rank::stay::Stay;
 use crate::rank::{JOBS_MAX, LoadFailure, Shared};
@@ -142,7 +142,7 @@ impl Seat {
                 self.metrics.held(&request);
             }
             let times = answer.times.unwrap_or_default();
-            self.metrics.step(Phase::of(&request), outcome, begun.elapsed(), &times);
+            self.metrics.step(&request, outcome, begun.elapsed(), &times);
             let failed = answer.failure.as_ref().map(|failure| failure.message.clone());
             // A rank that found a wrong number has left its peers waiting for it.
             let over = matches!(outcome, Outcome::PeerLost | Outcome::Device | Outcome::Numeric);
@@ -188,20 +188,6 @@ impl Seat {
     }
 }
 
-impl Phase {
-    /// What the slices of a step do. A slice of one token that is not the first decodes.
-    pub(super) fn of(request: &StepRequest) -> Self {
-        let decodes = |slice: &&proto::worker::Slice| slice.tokens.len() == 1 && slice.start > 0;
-        let decoding = request.slices.iter().filter(decodes).count();
-        match (decoding, request.slices.len()) {
-            (_, 0) => Self::Heartbeat,
-            (0, _) => Self::Prefill,
-            (decoding, all) if decoding == all => Self::Decode,
-            _ => Self::Mixed,
-        }
-    }
-}
-
 fn outcome_of(reply: &StepReply) -> Outcome {
     match reply.failure.as_ref().map(StepFailure::kind) {
         None => Outcome::Done,
@@ -232,21 +218,6 @@ fn said(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_phase_of_a_step_is_that_of_its_slices() {
-        let slice = |tokens: usize, start: u32| proto::worker::Slice {
-            tokens: vec![0; tokens],
-            start,
-            ..Default::default()
-        };
-        let phase = |slices| Phase::of(&StepRequest { slices, ..Default::default() });
-        assert_eq!(phase(vec![]), Phase::Heartbeat);
-        assert_eq!(phase(vec![slice(1, 0)]), Phase::Prefill);
-        assert_eq!(phase(vec![slice(5, 3)]), Phase::Prefill);
-        assert_eq!(phase(vec![slice(1, 3), slice(1, 9)]), Phase::Decode);
-        assert_eq!(phase(vec![slice(1, 3), slice(2, 0)]), Phase::Mixed);
-    }
 
     #[test]
     fn what_a_panic_said_is_kept() {

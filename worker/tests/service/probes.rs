@@ -16,9 +16,16 @@ async fn get(worker: &Worker, path: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
+/// The value of the one series of this name that has the labels that are given.
 fn value(text: &str, series: &str) -> f64 {
-    let found = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-    found.unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+    let (name, labels) = series.split_once('{').unwrap();
+    let labels: Vec<&str> = labels.trim_end_matches('}').split(',').collect();
+    let mut found = text.lines().filter(|line| {
+        line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
+    });
+    let line = found.next().unwrap_or_else(|| panic!("{series} is not in\n{text}"));
+    assert_eq!(found.next(), None, "{series} is more than one series");
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,14 +62,17 @@ async fn series_are_moved_by_what_happens() {
         ("arcmesh_worker_steps_total{outcome=\"refused\",rank=\"1\"}", 1.0),
         ("arcmesh_worker_collective_seconds_count{part=\"wait\",rank=\"1\"}", 4.0),
         ("arcmesh_worker_loads_total{outcome=\"done\",rank=\"1\"}", 1.0),
+        ("arcmesh_worker_collectives_total{op=\"gather\",rank=\"1\"}", 4.0),
+        ("arcmesh_worker_step_tokens_total{rank=\"1\"}", 22.0),
+        ("arcmesh_worker_nan_logits_total{rank=\"1\"}", 0.0),
         ("arcmesh_worker_rpcs_total{method=\"load\",outcome=\"ok\"}", 1.0),
     ];
     for (series, expected) in exactly {
         assert!((value(&text, series) - expected).abs() < 1e-9, "{series}\n{text}");
     }
     let some = [
-        "arcmesh_worker_collective_bytes_total{direction=\"sent\",rank=\"1\"}",
-        "arcmesh_worker_collective_bytes_total{direction=\"received\",rank=\"1\"}",
+        "arcmesh_worker_collective_bytes_total{direction=\"sent\",op=\"all_reduce\",rank=\"1\"}",
+        "arcmesh_worker_collective_bytes_total{direction=\"received\",op=\"all_reduce\",rank=\"1\"}",
         "arcmesh_worker_memory_bytes{kind=\"weights\",rank=\"1\"}",
         "arcmesh_worker_memory_bytes{kind=\"kv\",rank=\"1\"}",
         "arcmesh_worker_memory_bytes{kind=\"resident\",rank=\"\"}",
