@@ -49,6 +49,7 @@ pub(crate) fn config(
         threads: device.threads.get(),
         node: node(),
         guard: Guard::Open,
+        metrics: String::new(),
     })
 }
 

@@ -47,11 +47,12 @@ pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
     let _watches = telemetry::watch(&metrics, &config.telemetry, cards)?;
-    let rank = Rank::start(
-        worker::config::WorkerConfig { guard, ..ranks::config(&checkpoint, &config.device)? },
-        checkpoint,
-        &metrics,
-    )?;
+    let rank_config = worker::config::WorkerConfig {
+        guard,
+        metrics: metrics_listener.local_addr()?.to_string(),
+        ..ranks::config(&checkpoint, &config.device)?
+    };
+    let rank = Rank::start(rank_config, checkpoint, &metrics)?;
     let described = rank.describe();
     tracing::info!(device = %described.device, threads = described.threads, "this rank's device");
     let (listening, metrics_at) = (listener.local_addr()?, metrics_listener.local_addr()?);

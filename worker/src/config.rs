@@ -17,4 +17,6 @@ pub struct WorkerConfig {
     pub node: String,
     /// Who may call it, and how it calls others.
     pub guard: Guard,
+    /// `host:port` of its own `/metrics`, for whoever looks for it; empty: it has none.
+    pub metrics: String,
 }

@@ -17,7 +17,7 @@ use crate::api::observe::Seen;
 use crate::config::API_KEY_BYTES_MAX;
 
 /// Open to all: they must work for whoever watches the process, and tell nothing of requests.
-const OPEN: [&str; 3] = ["/health", "/ready", "/metrics"];
+const OPEN: [&str; 4] = ["/health", "/ready", "/metrics", "/sd/prometheus"];
 
 /// The page for people: a browser that opens it cannot show a key before it was asked for one.
 const PAGE: &str = "/";

@@ -243,6 +243,7 @@ fn check_bytes(
     if least < context as usize {
         return Ok(());
     }
+    api.metrics.refused(u32::try_from(least).unwrap_or(u32::MAX));
     Err(ApiError::context_length(
         field,
         &format!("your {field} resulted in at least {least} tokens"),
@@ -262,6 +263,7 @@ fn check_length(
     let length = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
     let room = context.saturating_sub(length);
     if room == 0 {
+        api.metrics.refused(length);
         let wanted = format!("your {field} resulted in {length} tokens");
         return Err(ApiError::context_length(field, &wanted, context));
     }
@@ -270,6 +272,7 @@ fn check_length(
     let ceiling = ceiling.unwrap_or(u32::MAX);
     let reject = api.limits.overlong == Overlong::Reject;
     if wanted > room && reject {
+        api.metrics.refused(length);
         let sum = length.saturating_add(wanted);
         let wanted = format!(
             "you requested {sum} tokens ({length} in the {field}, {wanted} in the completion)"

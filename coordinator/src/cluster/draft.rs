@@ -1,6 +1,7 @@
 //! Who of those that may be a rank takes part in the next group.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::pending;
@@ -89,8 +90,9 @@ pub(super) async fn draft(draft: &Draft, wish: &Wish) -> Result<Drafted, Cluster
 }
 
 fn look(member: &Member, described: Description) -> RankLook {
+    let target = target(member, &described);
     let Description { node, backend, device, threads, memory_bytes, .. } = described;
-    RankLook { name: member.name.clone(), node, backend, device, threads, memory_bytes }
+    RankLook { name: member.name.clone(), node, backend, device, threads, memory_bytes, target }
 }
 
 fn none_there(open: bool) -> ClusterError {
@@ -151,6 +153,16 @@ pub(crate) async fn describe(at: usize, member: &Member) -> Result<Description, 
     })
 }
 
+/// Where a rank's own figures are. One that listens on every address is found where we reach it.
+fn target(member: &Member, description: &Description) -> Option<String> {
+    let bound: SocketAddr = description.metrics.parse().ok()?;
+    if !bound.ip().is_unspecified() {
+        return Some(bound.to_string());
+    }
+    let (host, _) = member.address.as_ref()?.rsplit_once(':')?;
+    Some(format!("{host}:{}", bound.port()))
+}
+
 /// One version and one model throughout, or a message that names who differs.
 fn agrees(
     at: usize,
@@ -184,4 +196,29 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn figures_are_where_a_rank_says_or_where_it_is_reached() {
+        let (requests, _asked) = mpsc::channel(1);
+        let member = |address: Option<&str>| Member {
+            name: "a rank".to_owned(),
+            address: address.map(str::to_owned),
+            requests: requests.clone(),
+        };
+        let said =
+            |metrics: &str| Description { metrics: metrics.to_owned(), ..Description::default() };
+        let found = |address, metrics| target(&member(address), &said(metrics));
+        assert_eq!(found(Some("gpu7:7001"), "0.0.0.0:9101"), Some("gpu7:9101".to_owned()));
+        assert_eq!(found(Some("[::1]:7001"), "[::]:9101"), Some("[::1]:9101".to_owned()));
+        assert_eq!(found(Some("gpu7:7001"), "10.0.0.7:9101"), Some("10.0.0.7:9101".to_owned()));
+        assert_eq!(found(Some("gpu7:7001"), "nonsense"), None);
+        assert_eq!(found(None, ""), None);
+    }
 }

@@ -53,6 +53,8 @@ pub(crate) struct RankLook {
     pub(crate) threads: u32,
     /// The device's memory, bytes.
     pub(crate) memory_bytes: u64,
+    /// `host:port` of its own `/metrics`; none: it has none.
+    pub(crate) target: Option<String>,
 }
 
 /// A step that every rank ran.
@@ -220,8 +222,8 @@ fn most_telling(failures: Vec<ClusterError>) -> Option<ClusterError> {
     };
     let failure = failures.into_iter().min_by_key(rank)?;
     Some(match failure {
-        ClusterError::Wrong { what, .. } if wrong > 1 => {
-            ClusterError::Wrong { what, suspect: None }
+        ClusterError::Wrong { what, check, .. } if wrong > 1 => {
+            ClusterError::Wrong { what, suspect: None, check }
         }
         failure => failure,
     })
@@ -241,6 +243,7 @@ fn lost(rank: usize, name: &str, error: &MemberError) -> ClusterError {
             ClusterError::Lost { rank, name: name.to_owned(), cause: "lost", what: what.clone() }
         }
         MemberError::Refused(what) => ClusterError::Wrong {
+            check: "refused",
             what: format!("rank {rank} ({name}) refused the step: {what}"),
             suspect: Some(name.to_owned()),
         },
@@ -267,7 +270,8 @@ fn same_bits(members: &[Member], replies: &[StepReply]) -> Result<(), ClusterErr
         "ranks 0 ({}) and {other} ({}) computed different numbers in step {}: {:016x}, {:016x}",
         members[0].name, members[other].name, first.step, first.digest, replies[other].digest
     );
-    Err(ClusterError::Wrong { what, suspect: odd_one(replies).map(|at| members[at].name.clone()) })
+    let suspect = odd_one(replies).map(|at| members[at].name.clone());
+    Err(ClusterError::Wrong { check: "hash", what, suspect })
 }
 
 /// The one whose numbers differ from those of all others, who agree; of two nobody can tell.

@@ -42,6 +42,8 @@ pub enum ClusterError {
     /// then give up on its groups.
     #[error("{what}")]
     Wrong {
+        /// What was checked, for a metric's label: `hash`, `nan`, `order`, `refused`.
+        check: &'static str,
         /// One sentence.
         what: String,
         /// Name of the rank that alone brought it about, if it can be told.

@@ -42,6 +42,7 @@ pub(super) fn check(
     }
     if (reply.epoch, reply.step) != (request.epoch, request.step) {
         return Err(wrong(
+            "order",
             name,
             format!(
                 "rank {rank} ({name}) answered step {} of epoch {} instead of step {} of epoch {}",
@@ -57,6 +58,7 @@ pub(super) fn check(
     if reply.tokens.len() != wanted {
         let count = reply.tokens.len();
         return Err(wrong(
+            "order",
             name,
             format!("rank {rank} ({name}) gave {count} tokens instead of {wanted}"),
         ));
@@ -81,7 +83,7 @@ fn check_likelihoods(
     if reply.likelihoods.len() != tops.len() {
         let (given, due) = (reply.likelihoods.len(), tops.len());
         let what = format!("rank {rank} ({name}) gave {given} likelihoods instead of {due}");
-        return Err(wrong(name, what));
+        return Err(wrong("order", name, what));
     }
     let sound = |(likelihood, &top): (&worker::Likelihood, &usize)| {
         likelihood.top_tokens.len() <= top
@@ -92,7 +94,7 @@ fn check_likelihoods(
     if reply.likelihoods.iter().zip(&tops).all(sound) {
         return Ok(());
     }
-    Err(wrong(name, format!("rank {rank} ({name}) gave a likelihood that is none")))
+    Err(wrong("order", name, format!("rank {rank} ({name}) gave a likelihood that is none")))
 }
 
 /// The sampled tokens, as the core counts them.
@@ -124,8 +126,8 @@ pub(super) fn likelihoods(reply: &StepReply) -> Vec<Likelihood> {
     reply.likelihoods.iter().map(likelihood).collect()
 }
 
-fn wrong(name: &str, what: String) -> ClusterError {
-    ClusterError::Wrong { what, suspect: Some(name.to_owned()) }
+fn wrong(check: &'static str, name: &str, what: String) -> ClusterError {
+    ClusterError::Wrong { check, what, suspect: Some(name.to_owned()) }
 }
 
 fn failed(rank: usize, name: &str, failure: &StepFailure) -> ClusterError {
@@ -138,8 +140,9 @@ fn failed(rank: usize, name: &str, failure: &StepFailure) -> ClusterError {
     match failure.kind() {
         Kind::PeerLost => lost("peer"),
         Kind::Device => lost("device"),
-        Kind::Refused | Kind::Numeric | Kind::Unspecified => {
-            wrong(name, format!("rank {rank} ({name}): {}", failure.message))
+        Kind::Numeric => wrong("nan", name, format!("rank {rank} ({name}): {}", failure.message)),
+        Kind::Refused | Kind::Unspecified => {
+            wrong("refused", name, format!("rank {rank} ({name}): {}", failure.message))
         }
     }
 }

@@ -362,6 +362,8 @@ impl Engine {
     fn say_ready(&self) {
         let Phase::Serving(group) = &self.phase else { return };
         self.metrics.members(MembersSeen::Ready(group.world(), group.epoch));
+        let targets = group.described.iter().filter_map(|rank| rank.target.clone());
+        self.metrics.targets(targets.collect());
         self.metrics.cache(CacheSeen {
             block_size: self.capacity.block_size,
             dtype: self.setup.limits.kv_dtype,

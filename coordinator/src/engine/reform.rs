@@ -93,7 +93,10 @@ impl Engine {
         }
         self.commit(Outcome::Lost);
         let wrong = matches!(error, ClusterError::Wrong { .. });
-        if let ClusterError::Wrong { suspect: Some(name), what } = error {
+        if let ClusterError::Wrong { check, .. } = error {
+            self.metrics.check_failed(check);
+        }
+        if let ClusterError::Wrong { suspect: Some(name), what, .. } = error {
             let candidates = self.setup.roster.there().len();
             if self.suspects.suspect(name, in_step, candidates) {
                 tracing::error!(rank = name, "put out, as it went wrong twice: {what}");

@@ -167,6 +167,11 @@ impl Metrics {
         self.own.generation_ceiling.set(generation_max.map_or(0, i64::from));
     }
 
+    /// The ranks' own figures are at these addresses.
+    pub(crate) fn targets(&self, targets: Vec<String>) {
+        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
+    }
+
     /// The group of workers has this cache.
     pub(crate) fn cache(&self, cache: CacheSeen) {
         let wanted = match cache.blocks_wanted {
@@ -207,6 +212,11 @@ impl Metrics {
             self.own.members.with_label_values(&[known]).set(value);
         }
         self.own.ready.set(i64::from(state == "ready"));
+    }
+
+    /// A check of what the ranks computed failed.
+    pub(crate) fn check_failed(&self, check: &'static str) {
+        self.own.failed_checks.with_label_values(&[check]).inc();
     }
 
     /// The group of workers was lost and forms anew; so many groups will be computed again.

@@ -41,6 +41,8 @@ pub struct Metrics {
     own: Own,
     http: Http,
     seen: Mutex<Seen>,
+    /// `host:port` of the ranks' own figures.
+    targets: Mutex<Vec<String>>,
 }
 
 /// What counters have already been moved by, and what a scrape computes anew.
@@ -70,6 +72,7 @@ impl Metrics {
             own: Own::declare(&registry, model_name),
             http: Http::declare(&registry),
             seen: Mutex::default(),
+            targets: Mutex::default(),
             registry,
         };
         metrics.cache(CacheSeen {
@@ -93,6 +96,13 @@ impl Metrics {
             tracing::error!(%error, "cannot render the metrics");
             String::new()
         })
+    }
+
+    /// `host:port` of the ranks' own figures, in order of rank: those of the last group that formed, also
+    /// while a rank is lost; none when they share this process.
+    #[must_use]
+    pub fn rank_targets(&self) -> Vec<String> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// An HTTP exchange ended. `handler` is a route as it is declared, never a path as it was sent.

@@ -33,6 +33,7 @@ pub(super) struct Own {
     pub(super) epoch: IntGauge,
     pub(super) members: IntGaugeVec,
     pub(super) reforms: IntCounterVec,
+    pub(super) failed_checks: IntCounterVec,
     pub(super) replayed: IntCounter,
     pub(super) replays_given_up: IntCounter,
     pub(super) ready: IntGauge,
@@ -172,6 +173,12 @@ impl Own {
                 "Times the group of workers formed anew, by cause.",
                 "cause",
                 &["lost", "deadline", "peer", "device", "wrong"],
+            ),
+            failed_checks: d.counters(
+                "arcmesh_failed_checks_total",
+                "Checks of what ranks computed that failed: they hold different bits, a NaN, an answer out of order, a step refused.",
+                "check",
+                &["hash", "nan", "order", "refused"],
             ),
             replayed: d.counter(
                 "arcmesh_requests_replayed_total",

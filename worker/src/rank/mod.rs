@@ -199,6 +199,7 @@ impl Rank {
             model: config.model.clone(),
             model_digest: digest.to_vec(),
             epoch: self.shared.lock().epoch,
+            metrics: config.metrics.clone(),
         }
     }
 

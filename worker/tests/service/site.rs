@@ -49,6 +49,7 @@ impl Model {
             threads: 1,
             node: "here".to_owned(),
             guard: tls::Guard::Open,
+            metrics: String::new(),
         }
     }
 

@@ -10,4 +10,7 @@ pub(crate) use answer::{
 };
 pub(crate) use live::{Live, LiveGroup, LiveRank};
 pub(crate) use logprobs::{ChatLogprobs, TextLogprobs, TokenLogprob, TopLogprob, TopLogprobs};
-pub(crate) use other::{ErrorBody, ErrorObject, Model, ModelList, Status, Text, Tokens, Version};
+pub(crate) use other::{
+    ErrorBody, ErrorObject, Model, ModelList, Status, TargetGroup, TargetLabels, Text, Tokens,
+    Version,
+};

@@ -59,6 +59,19 @@ pub(crate) struct Status {
     pub(crate) status: &'static str,
 }
 
+/// Addresses to scrape, as Prometheus' HTTP discovery reads them.
+#[derive(Debug, Serialize)]
+pub(crate) struct TargetGroup {
+    pub(crate) targets: Vec<String>,
+    pub(crate) labels: TargetLabels,
+}
+
+/// What all series of these addresses are labelled with.
+#[derive(Debug, Serialize)]
+pub(crate) struct TargetLabels {
+    pub(crate) role: &'static str,
+}
+
 /// What the process is.
 #[derive(Debug, Serialize)]
 pub(crate) struct Version {
