@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::site::{Site, question};
 
 /// Series of a page: the name with its labels, and the value.
-fn series(page: &str) -> BTreeMap<String, f64> {
+pub(crate) fn series(page: &str) -> BTreeMap<String, f64> {
     page.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.rsplit_once(' '))
@@ -17,7 +17,7 @@ fn series(page: &str) -> BTreeMap<String, f64> {
 }
 
 /// The sum of all series of a name whose labels contain `label`.
-fn total(series: &BTreeMap<String, f64>, name: &str, label: &str) -> f64 {
+pub(crate) fn total(series: &BTreeMap<String, f64>, name: &str, label: &str) -> f64 {
     let of_name = |key: &str| key.split('{').next() == Some(name);
     let found: Vec<f64> = series
         .iter()
@@ -80,6 +80,11 @@ async fn counters_equal_what_the_clients_counted() {
 async fn every_worker_shows_its_own_device() {
     let site = Site::group(2, &[]);
     site.chat(question("What is the capital of France?", 16)).await;
+    let listed: Value = serde_json::from_str(&site.page("/sd/prometheus").await).unwrap();
+    let addresses = site.workers.iter().map(|worker| worker.told("http://"));
+    let addresses: Vec<_> =
+        addresses.map(|at| at.trim_end_matches("/metrics").to_owned()).collect();
+    assert_eq!(listed[0]["targets"], json!(addresses));
     for rank in 0..2 {
         let page = series(&site.worker_metrics(rank).await);
         let label = format!("rank=\"{rank}\"");

@@ -50,7 +50,11 @@ impl Site {
 
     /// A coordinator over `world` workers with a thread each, all processes of their own.
     pub(crate) fn group(world: usize, more: &[&str]) -> Self {
-        let workers: Vec<_> = (0..world).map(|_| worker("127.0.0.1:0")).collect();
+        Self::over((0..world).map(|_| worker("127.0.0.1:0")).collect(), more)
+    }
+
+    /// A coordinator over these workers.
+    pub(crate) fn over(workers: Vec<Process>, more: &[&str]) -> Self {
         let members: Vec<_> =
             workers.iter().flat_map(|worker| ["--worker".to_owned(), address(worker)]).collect();
         let members: Vec<_> = members.iter().map(String::as_str).collect();
