@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use fixture::{Architecture, Toy};
 use serde_json::Value;
@@ -16,14 +16,9 @@ fn toy(architecture: Architecture) -> (TempDir, PathBuf) {
 }
 
 fn bench(home: &Path, words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ARCMESH_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
     command.args(["bench", "engine", "--runs", "2"]).args(words);
-    command.stdin(Stdio::null()).env("HOME", home).output().unwrap()
+    command.env("HOME", home).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {

@@ -1,19 +1,14 @@
 //! `arcmesh bench device` on the OpenCL devices that need no GPU.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 
 fn bench(words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ARCMESH_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
     let words = [&["bench", "device", "--device", "cpu"], words].concat();
-    command.args(words).stdin(Stdio::null()).output().unwrap()
+    command.args(words).output().unwrap()
 }
 
 #[test]

@@ -16,13 +16,8 @@ use tempfile::TempDir;
 const KERNEL: &str = "6.8.0-45-generic";
 
 fn arcmesh(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ARCMESH_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(words).stdin(Stdio::null());
+    let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
+    command.args(words);
     command
 }
 

@@ -1,25 +1,16 @@
 //! `arcmesh demo`, for as long as it takes to see that it works.
 
-use std::process::{Command, Stdio};
-
 use serde_json::Value;
 
 #[test]
 fn a_short_demo_serves_checks_and_reports() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        let kept = ["ARCMESH_CACHE", "ARCMESH_PYPI_INDEX"].contains(&name.as_str());
-        if name.starts_with("ARCMESH_") && !kept {
-            command.env_remove(name);
-        }
-    }
+    let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
     // How fast a shared machine is changes from second to second: latency is shown, not judged.
     command.args(["demo", "--minutes", "0.5", "--world", "2", "--threads", "1"]);
     command.args(["--concurrency", "3", "--prompt-tokens", "32", "--answer-tokens", "4"]);
     command.args(["--latency-drift", "1000000", "--folder"]).arg(folder.path());
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = command.output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let report = std::fs::read_to_string(folder.path().join("report.json")).unwrap();
     let report: Value = serde_json::from_str(&report).unwrap();

@@ -1,7 +1,5 @@
 //! Processes that die, stay away or should never have come.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use crate::process::Process;
@@ -58,7 +56,7 @@ fn a_worker_with_another_model_is_refused_by_name() {
             .collect::<Vec<_>>(),
         "worker on ",
     );
-    let refused = Command::new(env!("CARGO_BIN_EXE_arcmesh"))
+    let refused = fixture::program(env!("CARGO_BIN_EXE_arcmesh"))
         .args(["coordinator", "--port", "0", "--worker", &address(&other)])
         .output()
         .unwrap();

@@ -1,7 +1,5 @@
 //! Coordinators that come and go over the same workers.
 
-use std::process::Command;
-
 use crate::etcd::Etcd;
 use crate::membership::{cluster, member, ranks};
 use crate::process::Process;
@@ -16,7 +14,7 @@ async fn a_standby_takes_the_workers_over_and_the_one_before_it_steps_down() {
     // Who leads does not give its place to a second one that was not told to wait.
     let url = etcd.url();
     let arguments = ["coordinator", "--port", "0", "--etcd", &url, "--world", "2"];
-    let second = Command::new(env!("CARGO_BIN_EXE_arcmesh")).args(arguments).output().unwrap();
+    let second = fixture::program(env!("CARGO_BIN_EXE_arcmesh")).args(arguments).output().unwrap();
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(said.contains("--standby"), "{said}");
     // Stopped, it loses its place; what it says once it goes on counts no more.
@@ -43,7 +41,7 @@ async fn workers_are_replaced_one_by_one_and_no_request_is_lost() {
         let response = site.post("/v1/chat/completions", &streaming(body.clone())).await;
         let told = read(response, |pieces| {
             if pieces == 8 {
-                let drained = Command::new(env!("CARGO_BIN_EXE_arcmesh"))
+                let drained = fixture::program(env!("CARGO_BIN_EXE_arcmesh"))
                     .args(["drain", &address(&old), "--etcd", &etcd.url()])
                     .output()
                     .unwrap();
@@ -55,7 +53,7 @@ async fn workers_are_replaced_one_by_one_and_no_request_is_lost() {
         site.workers.push(new);
         ranks(&site, 2).await;
     }
-    let unknown = Command::new(env!("CARGO_BIN_EXE_arcmesh"))
+    let unknown = fixture::program(env!("CARGO_BIN_EXE_arcmesh"))
         .args(["drain", "nobody", "--etcd", &etcd.url()])
         .output()
         .unwrap();

@@ -1,20 +1,15 @@
 //! `arcmesh bench serve` against a running server: what it measures, and whether the server agrees.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 
 use crate::site::Site;
 
 pub(crate) fn bench(url: &str, words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ARCMESH_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(["bench", "serve", "--url", url]).args(words).stdin(Stdio::null());
+    let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
+    command.args(["bench", "serve", "--url", url]).args(words);
     command.output().unwrap()
 }
 

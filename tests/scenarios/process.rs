@@ -16,15 +16,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `arcmesh` and reads what it says until a line begins with `until`.
     pub(crate) fn start(arguments: &[&str], until: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            // Where models are kept and fetched from stays as it is; all else is the test's.
-            let kept = ["ARCMESH_CACHE", "ARCMESH_PYPI_INDEX"].contains(&name.as_str());
-            if name.starts_with("ARCMESH_") && !kept {
-                command.env_remove(name);
-            }
-        }
+        let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
         let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();

@@ -1,7 +1,6 @@
 //! Nodes that prove to each other who they are, and a stranger that cannot.
 
 use std::path::Path;
-use std::process::Command;
 
 use crate::process::Process;
 use crate::site::{Site, address, question};
@@ -19,7 +18,7 @@ fn proof(folder: &Path, name: &str) -> [String; 6] {
 }
 
 fn certs(folder: &Path, names: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arcmesh"));
+    let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
     command.args(["certs", "init", "--certs-folder"]).arg(folder);
     command.args(names.iter().flat_map(|name| ["--node-name", name]));
     assert!(command.output().unwrap().status.success());
@@ -49,7 +48,7 @@ async fn whoever_has_a_certificate_of_the_cluster_takes_part_and_nobody_else() {
     // Another cluster's certificate is no better than none, and disturbs nobody.
     let other = proof(strangers.path(), "front");
     for proof in [&other[..], &[]] {
-        let mut stranger = Command::new(env!("CARGO_BIN_EXE_arcmesh"))
+        let mut stranger = fixture::program(env!("CARGO_BIN_EXE_arcmesh"))
             .args(coordinator)
             .args(proof)
             .stderr(std::process::Stdio::piped())
