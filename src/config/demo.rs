@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::config::given::{Environment, Given, UsageError};
-use crate::config::load::{self, AskedConfig, Lengths, LoadConfig, Shape};
+use crate::config::load::{self, AskedConfig, Lengths, LoadConfig, Prompts, Shape};
 use crate::config::meant::{self, ModelConfig};
 use crate::config::values;
 
@@ -14,6 +14,12 @@ use crate::config::values;
 const WORLD_DEFAULT: usize = 4;
 /// More than a machine can be asked to run.
 const WORLD_MAX: u64 = 64;
+/// Tokens of a KV block, unless the coordinator is told otherwise.
+const BLOCK_TOKENS: u32 = 16;
+/// More than a chat template and a synthetic prompt's error add to a prompt.
+const TEMPLATE_TOKENS: u32 = 64;
+/// What next to no conversation of a file exceeds.
+const CONVERSATION_TOKENS: u32 = 4096;
 /// A wave is about this long, so that each quarter of the run has whole ones.
 const WAVE: f64 = 60.0;
 
@@ -26,6 +32,9 @@ pub(crate) struct DemoConfig {
     pub(crate) world: usize,
     /// Compute threads of each.
     pub(crate) threads: usize,
+    /// KV blocks of each: what is under way at a wave's crest, so that all of them have been used before
+    /// memory is looked at. What grows afterwards is a leak.
+    pub(crate) kv_blocks: u32,
     /// How long requests are sent.
     pub(crate) duration: Duration,
     /// Requests under way at a wave's crest.
@@ -62,10 +71,17 @@ pub(crate) fn demo(given: &mut Given, environment: &Environment) -> Result<DemoC
     let period = Duration::from_secs_f64(quarter / (quarter / WAVE).round().max(1.0));
     let (prompt, answer) = (Lengths::Uniform(32, 256), Lengths::Uniform(16, 96));
     let asked = load::asked(given, prompt, answer)?;
+    let tokens = match asked.prompts {
+        Prompts::Synthetic(lengths) => lengths.usual_max(),
+        Prompts::File(_) => CONVERSATION_TOKENS,
+    };
+    let tokens = tokens.saturating_add(asked.answer.usual_max()).saturating_add(TEMPLATE_TOKENS);
+    let kv_blocks = tokens.div_ceil(BLOCK_TOKENS);
     Ok(DemoConfig {
         model,
         world,
         threads,
+        kv_blocks: kv_blocks.saturating_mul(u32::try_from(crest).unwrap_or(u32::MAX)),
         duration,
         crest,
         load: LoadConfig {

@@ -44,15 +44,17 @@ pub(crate) async fn run(config: DemoConfig) -> anyhow::Result<()> {
     let model = checkpoint.path().to_path_buf();
     drop(checkpoint);
     let name = config.model.reference.served_name();
-    let (world, threads) = (config.world, config.threads);
+    let (world, threads, kv_blocks) = (config.world, config.threads, config.kv_blocks);
     terminal::say(&format!(
         "{world} workers of {threads} threads and a coordinator, waves of up to {} requests for {} minutes",
         config.crest,
         config.duration.as_secs_f64() / 60.0
     ))?;
     let starting = folder.clone();
-    let site =
-        spawn_blocking(move || Site::start(&starting, &model, &name, world, threads)).await??;
+    let site = spawn_blocking(move || {
+        Site::start(&starting, (&model, &name), (world, threads, kv_blocks))
+    })
+    .await??;
     let prometheus = Prometheus::start(&folder, &site, config.duration).await?;
     terminal::say(&match &prometheus {
         Some(running) => format!("Prometheus scrapes them: {}", running.url()),

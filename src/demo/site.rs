@@ -27,15 +27,14 @@ impl Site {
     /// Starts all of it and waits until it answers. Blocks.
     pub(super) fn start(
         folder: &Path,
-        model: &Path,
-        name: &str,
-        world: usize,
-        threads: usize,
+        (model, name): (&Path, &str),
+        (world, threads, kv_blocks): (usize, usize, u32),
     ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("where is arcmesh?")?;
         let mut workers = Vec::new();
         let mut coordinating = Command::new(&program);
         coordinating.args(["coordinator", "--host", "127.0.0.1", "--port", "0"]);
+        coordinating.args(["--kv-blocks", &kv_blocks.to_string()]);
         coordinating.args(["--served-model-name", name]).arg("--model").arg(model);
         for rank in 0..world {
             let mut command = Command::new(&program);

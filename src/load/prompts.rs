@@ -79,6 +79,8 @@ const WORDS: &[&str] = &[
 ];
 /// Longest file of conversations, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 30;
+/// Longest that a length can be.
+const LENGTH_MAX: u32 = 1 << 24;
 /// Most words of a synthetic prompt.
 const WORDS_MAX: f64 = 1e7;
 
@@ -187,6 +189,17 @@ pub(crate) fn words_of(count: usize, random: &mut Random) -> String {
 }
 
 impl Lengths {
+    /// A length that next to none exceeds.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is bounded")]
+    pub(crate) fn usual_max(self) -> u32 {
+        let most = match self {
+            Self::Fixed(tokens) | Self::Uniform(_, tokens) => return tokens,
+            Self::Normal(mean, deviation) => mean + 4.0 * deviation,
+            Self::Exponential(mean) => 8.0 * mean,
+        };
+        most.ceil().clamp(1.0, f64::from(LENGTH_MAX)) as u32
+    }
+
     /// One of them, at least 1.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is bounded")]
     pub(crate) fn draw(self, random: &mut Random) -> u32 {
@@ -198,7 +211,7 @@ impl Lengths {
             Self::Normal(mean, deviation) => mean + deviation * random.normal(),
             Self::Exponential(mean) => mean * random.exponential(),
         };
-        drawn.round().clamp(1.0, f64::from(1 << 24)) as u32
+        drawn.round().clamp(1.0, f64::from(LENGTH_MAX)) as u32
     }
 }
 
