@@ -89,9 +89,10 @@ fn boxed(end: impl Collective + 'static) -> Box<dyn Collective> {
 /// What all-reduces of two ranks cost.
 fn link(mut ends: Vec<Box<dyn Collective>>) -> anyhow::Result<Link> {
     let (mut timed, mut other) = (ends.remove(0), ends.remove(0));
-    // Both do the same, each on a thread of its own, or neither comes to an end.
+    // Both do the same, each on a thread of its own, or neither comes to an end. An end that goes takes
+    // with it what it sent last, so both stay until both are done.
     thread::scope(|scope| {
-        let peer = thread::Builder::new().spawn_scoped(scope, move || rounds(other.as_mut()))?;
+        let peer = thread::Builder::new().spawn_scoped(scope, || rounds(other.as_mut()))?;
         let own = rounds(timed.as_mut());
         // A peer that gave up has made us give up too, with a reason of our own.
         peer.join().ok();
