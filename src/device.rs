@@ -1,16 +1,13 @@
 //! What OpenCL devices there are and what they really do: reading, starting kernels, copying.
 
-use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use opencl::{
-    Argument, Device, DeviceChoice, DeviceKind, Kernel, Library, Memory, Pinned, Program, Queue,
-    choose,
-};
+use opencl::{Argument, Device, DeviceKind, Kernel, Memory, Pinned, Program, Queue};
 use serde::Serialize;
+use worker::backend::opencl::OpenClConfig;
 
 /// Reads a whole buffer, each item its own words, neighbours beside each other; and does nothing, for
 /// what starting a kernel costs.
@@ -43,15 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Repetitions; the fastest counts, since others on the machine only ever add time.
 const ROUNDS: usize = 3;
 
-/// Which devices, through which library.
-#[derive(Debug, Clone)]
-pub(crate) struct Devices {
-    /// Which of them.
-    pub(crate) choice: DeviceChoice,
-    /// The library; without, the system's.
-    pub(crate) library: Option<PathBuf>,
-}
-
 /// A device and what it was measured to do. Field names are what scripts read.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct MeasuredDevice {
@@ -79,17 +67,12 @@ pub(crate) struct MeasuredDevice {
     pub(crate) exchange_seconds: f64,
 }
 
-impl Devices {
-    /// The devices that the choice allows, the best first.
-    ///
-    /// # Errors
-    /// There is no OpenCL, or no such device: one line that says which.
-    pub(crate) fn open(self) -> anyhow::Result<Vec<Device>> {
-        bounded(move || {
-            let library = Library::open(self.library.as_deref())?;
-            Ok(choose(self.choice, library.devices()?)?)
-        })
-    }
+/// The devices that were asked for, the best first.
+///
+/// # Errors
+/// There is no OpenCL, or no such device: one line that says which.
+pub(crate) fn open(config: OpenClConfig) -> anyhow::Result<Vec<Device>> {
+    bounded(move || Ok(config.devices()?))
 }
 
 impl MeasuredDevice {

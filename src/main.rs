@@ -14,6 +14,7 @@ mod device;
 mod doctor;
 mod drain;
 mod exposition;
+mod figures;
 mod front;
 mod generate;
 mod load;

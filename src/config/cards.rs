@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use opencl::DeviceChoice;
+use worker::backend::opencl::OpenClConfig;
 use worker::telemetry::{Machine, PciAddress};
 
 use crate::config::bench::JsonOutput;
 use crate::config::given::{Environment, Given, UsageError};
-use crate::config::meant::{self, DeviceConfig, ModelConfig};
+use crate::config::meant::{self, ModelConfig};
 use crate::config::values;
-use crate::device::Devices;
 
 /// Which cards a worker's `/metrics` tells of.
 #[derive(Debug, Clone)]
@@ -26,9 +25,9 @@ pub(crate) struct DoctorConfig {
     /// What is looked at.
     pub(crate) machine: Machine,
     /// What is measured.
-    pub(crate) devices: Devices,
-    /// With what the host would compute.
-    pub(crate) device: DeviceConfig,
+    pub(crate) devices: OpenClConfig,
+    /// Compute threads of the host.
+    pub(crate) threads: usize,
     /// What speed is predicted for.
     pub(crate) model: Option<ModelConfig>,
     /// Where the findings go as JSON.
@@ -39,7 +38,7 @@ pub(crate) struct DoctorConfig {
 #[derive(Debug, Clone)]
 pub(crate) struct DeviceBenchConfig {
     /// Of which the first is measured.
-    pub(crate) devices: Devices,
+    pub(crate) devices: OpenClConfig,
     /// Where the figures go as JSON.
     pub(crate) json: Option<JsonOutput>,
 }
@@ -64,16 +63,17 @@ pub(crate) fn doctor(given: &Given, environment: &Environment) -> Result<DoctorC
     Ok(DoctorConfig {
         machine: machine(given)?,
         devices: devices(given)?,
-        device: meant::device(given, environment, 1)?,
+        threads: meant::threads(given, 1)?.get(),
         model: asked.map(|()| meant::model(given, environment)).transpose()?,
         json: given.one("json", JsonOutput::parse)?,
     })
 }
 
 /// Which OpenCL devices.
-pub(super) fn devices(given: &Given) -> Result<Devices, UsageError> {
-    Ok(Devices {
-        choice: given.one("device", str::parse::<DeviceChoice>)?.unwrap_or_default(),
+fn devices(given: &Given) -> Result<OpenClConfig, UsageError> {
+    Ok(OpenClConfig {
+        device: given.one("device", values::opencl_device)?.unwrap_or_default(),
         library: given.one("opencl-library", |text| Ok(PathBuf::from(text)))?,
+        programs: None,
     })
 }

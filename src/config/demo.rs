@@ -58,7 +58,7 @@ pub(crate) fn demo(given: &mut Given, environment: &Environment) -> Result<DemoC
     let world = given.one("world", values::number(1, WORLD_MAX))?;
     let world = world.and_then(|world| usize::try_from(world).ok());
     let world = world.unwrap_or_else(|| cores.min(WORLD_DEFAULT));
-    let threads = meant::device(given, environment, world)?.threads.get();
+    let threads = meant::threads(given, world)?.get();
     let minutes = given.one("minutes", load::real(0.05, 10_080.0))?.unwrap_or(60.0);
     let crest = given.one("concurrency", load::size)?.unwrap_or(8);
     let percent = |name| -> Result<Option<f64>, UsageError> {

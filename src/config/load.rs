@@ -139,7 +139,7 @@ pub(crate) fn bench_serve(given: &mut Given) -> Result<BenchServeConfig, UsageEr
         asked: asked(given, Lengths::Fixed(128), Lengths::Fixed(64))?,
         json: given.one("json", JsonOutput::parse)?,
         html: given.one("html", file)?,
-        reconcile: given.one("reconcile", yes)?.unwrap_or(false),
+        reconcile: given.one("reconcile", values::switch)?.unwrap_or(false),
     })
 }
 
@@ -193,21 +193,13 @@ pub(super) fn asked(
     Ok(AskedConfig {
         prompts: from_file.unwrap_or(Prompts::Synthetic(synthetic)),
         answer: given.one("answer-tokens", lengths)?.unwrap_or(answer),
-        ignore_eos: given.one("ignore-eos", yes)?.unwrap_or(false),
+        ignore_eos: given.one("ignore-eos", values::switch)?.unwrap_or(false),
         temperature: given.one("temperature", real(0.0, 2.0))?.unwrap_or(0.0),
     })
 }
 
 pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("say a file".to_owned()) } else { Ok(PathBuf::from(text)) }
-}
-
-fn yes(text: &str) -> Result<bool, String> {
-    match text {
-        "yes" | "true" => Ok(true),
-        "no" | "false" => Ok(false),
-        _ => Err(format!("'{text}' is not one of yes and no")),
-    }
 }
 
 pub(super) fn size(text: &str) -> Result<usize, String> {

@@ -17,7 +17,7 @@ use crate::config::given::{Environment, Given, UsageError};
 use crate::config::values::{self, Address, Backend, Order};
 
 /// Crates whose events a plain level is about; of others we show warnings.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "arcmesh",
     "catalogue",
     "checkpoint",
@@ -25,6 +25,7 @@ const OURS: [&str; 8] = [
     "scheduler",
     "proto",
     "registry",
+    "tls",
     "worker",
 ];
 /// Ranks of one process: more threads than any machine has cores are a mistake.
@@ -347,11 +348,15 @@ pub(super) fn device(
         device: wanted.unwrap_or_default(),
         programs: Some(sources(given, environment)?.cache.join("programs")),
     };
+    Ok(DeviceConfig { backend, opencl, threads: threads(given, world)? })
+}
+
+/// Compute threads of each of so many ranks.
+pub(super) fn threads(given: &Given, world: usize) -> Result<NonZeroUsize, UsageError> {
     let threads = given.one("threads", values::number(1, THREADS_MAX))?;
     let threads = threads.and_then(|threads| usize::try_from(threads).ok()).unwrap_or_else(|| {
         let cores = available_parallelism().map_or(1, NonZeroUsize::get);
         cores / world
     });
-    let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
-    Ok(DeviceConfig { backend, opencl, threads })
+    Ok(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN))
 }

@@ -221,7 +221,7 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err(format!("'{text}' is not one of true and false")),
+        _ => Err(format!("'{text}' is not one of yes and no")),
     }
 }
 

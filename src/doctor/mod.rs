@@ -15,8 +15,6 @@ mod findings;
 mod release;
 mod survey;
 
-use std::fs::File;
-use std::io::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -24,42 +22,37 @@ use checkpoint::Checkpoint;
 use opencl::DeviceChoice;
 use tokio::task::spawn_blocking;
 
-use crate::config::{DoctorConfig, JsonOutput};
+use crate::config::DoctorConfig;
+use crate::device;
 use crate::doctor::findings::{Severity, findings};
 use crate::doctor::measure::Measured;
 use crate::doctor::predict::Prediction;
 use crate::doctor::report::Report;
 use crate::doctor::survey::{OpenClSurvey, Survey};
-use crate::{models, terminal};
+use crate::figures::Figures;
+use crate::models;
 
 /// Looks, measures, says what came of it.
 pub(crate) async fn run(config: DoctorConfig) -> anyhow::Result<()> {
-    let DoctorConfig { machine, devices, device, model, json } = config;
-    let file = match &json {
-        Some(JsonOutput::File(path)) => {
-            let named = || format!("--json: cannot write {}", path.display());
-            Some(File::create(path).with_context(named)?)
-        }
-        Some(JsonOutput::Standard) | None => None,
-    };
+    let DoctorConfig { machine, devices, threads, model, json } = config;
+    let figures = Figures::to(json)?;
     let mut survey = Survey::of(&machine);
-    let is_auto = devices.choice == DeviceChoice::Auto;
+    let is_auto = devices.device == DeviceChoice::Auto;
     // Starting a driver takes a moment.
-    let opened = spawn_blocking(move || devices.open()).await.context("the search died")?;
+    let opened = spawn_blocking(move || device::open(devices)).await.context("the search died")?;
     if machine.is_real() {
         survey.opencl = Some(OpenClSurvey::of(&opened));
     }
     let mut findings = findings(&survey);
-    let checkpoint: Option<Arc<Checkpoint>> = match model {
-        Some(model) => Some(models::open(model).await?),
-        None => None,
-    };
-    let threads = device.threads.get();
-    // Collectives wait on their own threads, which must not be the runtime's.
     let opened = match (opened, is_auto) {
         (Err(error), false) => return Err(error.context("--device")),
         (opened, _) => opened.unwrap_or_default(),
     };
+    let checkpoint: Option<Arc<Checkpoint>> = match model {
+        Some(model) => Some(models::open(model).await?),
+        None => None,
+    };
+    // Collectives wait on their own threads, which must not be the runtime's.
     let measured = spawn_blocking(move || Measured::of(threads, &opened));
     let measured = measured.await.context("the measurement died")??;
     findings.splice(0..0, measured.failed.iter().map(findings::failed));
@@ -67,16 +60,7 @@ pub(crate) async fn run(config: DoctorConfig) -> anyhow::Result<()> {
         checkpoint.map(|checkpoint| Prediction::of(&checkpoint, &measured)).transpose()?;
     let wrong = findings.iter().filter(|finding| finding.severity == Severity::Wrong).count();
     let report = Report { survey, findings, measured, predicted };
-    let written = serde_json::to_string_pretty(&report)?;
-    if json == Some(JsonOutput::Standard) {
-        terminal::remark(&report.text());
-        terminal::say(&written)?;
-    } else {
-        terminal::say(&report.text())?;
-    }
-    if let Some(mut file) = file {
-        writeln!(file, "{written}").context("--json: the file cannot be written")?;
-    }
+    figures.say(&report, &report.text())?;
     match wrong {
         0 => Ok(()),
         1 => bail!("one thing is wrong: see above"),

@@ -8,18 +8,16 @@
 mod operations;
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write as _;
 
 use anyhow::Context as _;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
-use worker::backend::opencl::{OpenClBackend, OpenClConfig};
+use worker::backend::opencl::OpenClBackend;
 
 use crate::bench::device::operations::{Operation, measured};
-use crate::config::{DeviceBenchConfig, JsonOutput};
-use crate::device::MeasuredDevice;
-use crate::terminal;
+use crate::config::DeviceBenchConfig;
+use crate::device::{self, MeasuredDevice};
+use crate::figures::Figures;
 
 /// The figures. Field names are what scripts read.
 #[derive(Debug, Clone, Serialize)]
@@ -32,33 +30,16 @@ struct Report {
 /// Measures, and shows what came of it.
 pub(crate) async fn run(config: DeviceBenchConfig) -> anyhow::Result<()> {
     let DeviceBenchConfig { devices, json } = config;
-    let file = match &json {
-        Some(JsonOutput::File(path)) => {
-            let named = || format!("--json: cannot write {}", path.display());
-            Some(File::create(path).with_context(named)?)
-        }
-        Some(JsonOutput::Standard) | None => None,
-    };
-    let opencl =
-        OpenClConfig { library: devices.library.clone(), device: devices.choice, programs: None };
+    let figures = Figures::to(json)?;
     let report = spawn_blocking(move || {
-        let found = devices.open()?;
+        let found = device::open(devices.clone())?;
         let device = MeasuredDevice::of(&found[0])?;
-        let mut backend = OpenClBackend::new(&opencl, 0, 1)?;
+        let mut backend = OpenClBackend::new(&devices, 0, 1)?;
         let operations = measured(&mut backend, device.read_bytes_per_second)?;
         anyhow::Ok(Report { version: env!("CARGO_PKG_VERSION"), device, operations })
     });
     let report = report.await.context("the measurement died")??;
-    let written = serde_json::to_string_pretty(&report)?;
-    if json == Some(JsonOutput::Standard) {
-        terminal::remark(&report.table());
-        terminal::say(&written)?;
-    } else {
-        terminal::say(&report.table())?;
-    }
-    if let Some(mut file) = file {
-        writeln!(file, "{written}").context("--json: the file cannot be written")?;
-    }
+    figures.say(&report, &report.table())?;
     Ok(())
 }
 

@@ -9,8 +9,7 @@
 mod measure;
 mod report;
 
-use std::fs::File;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,34 +23,18 @@ use worker::{LoadOrder, Runner};
 
 use crate::bench::engine::measure::{Bench, Run};
 use crate::bench::engine::report::{Report, Setup};
-use crate::config::{BenchConfig, BenchLoad, DeviceConfig, JsonOutput, UsageError};
-use crate::{models, ranks, terminal};
+use crate::config::{BenchConfig, BenchLoad, DeviceConfig, UsageError};
+use crate::figures::Figures;
+use crate::{models, ranks};
 
 /// Measures, and shows what came of it.
 pub(crate) async fn run(config: BenchConfig) -> anyhow::Result<()> {
     let BenchConfig { model, device, load, json } = config;
-    // A file that cannot be written is better known before minutes of measuring.
-    let file = match &json {
-        Some(JsonOutput::File(path)) => {
-            let named = || format!("--json: cannot write {}", path.display());
-            Some(File::create(path).with_context(named)?)
-        }
-        Some(JsonOutput::Standard) | None => None,
-    };
+    let figures = Figures::to(json)?;
     let checkpoint = models::open(model).await?;
     let measured = spawn_blocking(move || measured(&checkpoint, &device, load));
     let report = measured.await.context("the measurement died")??;
-    let written = serde_json::to_string_pretty(&report)?;
-    if json == Some(JsonOutput::Standard) {
-        terminal::remark(&report.table());
-        terminal::say(&written)?;
-        return Ok(());
-    }
-    terminal::say(&report.table())?;
-    if let Some(mut file) = file {
-        writeln!(file, "{written}").context("--json: the file cannot be written")?;
-    }
-    Ok(())
+    figures.say(&report, &report.table())
 }
 
 fn measured(

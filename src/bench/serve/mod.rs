@@ -5,9 +5,7 @@ mod html;
 mod reconcile;
 mod report;
 
-use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,10 +14,11 @@ use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bench::serve::report::Report;
-use crate::config::{BenchServeConfig, JsonOutput, LoadConfig};
+use crate::config::{BenchServeConfig, LoadConfig};
 use crate::exposition::Exposition;
+use crate::figures::{Figures, create};
 use crate::load::{Load, Progress, PromptSource, Sample, Target};
-use crate::{shutdown, terminal};
+use crate::shutdown;
 
 pub(crate) use html::reconciled as reconciled_facts;
 pub(crate) use reconcile::Reconciliation;
@@ -35,11 +34,7 @@ const READ_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn run(config: BenchServeConfig) -> anyhow::Result<()> {
     let BenchServeConfig { server, load, asked, json, html, reconcile } = config;
     let stop = shutdown::token()?;
-    // A file that cannot be written is better known before minutes of measuring.
-    let json_file = match &json {
-        Some(JsonOutput::File(path)) => Some(create(path, "--json")?),
-        Some(JsonOutput::Standard) | None => None,
-    };
+    let output = Figures::to(json)?;
     let html_file = html.as_deref().map(|path| create(path, "--html")).transpose()?;
     let target = Target::new(&server, &asked, load.timeout).await?;
     let words = target.word_length(&asked.prompts).await?;
@@ -52,16 +47,7 @@ pub(crate) async fn run(config: BenchServeConfig) -> anyhow::Result<()> {
     if let Some(before) = before {
         report.reconciliation = Some(reconciled(&target, &before, &samples).await?);
     }
-    let written = serde_json::to_string_pretty(&report)?;
-    if json == Some(JsonOutput::Standard) {
-        terminal::remark(&report.table());
-        terminal::say(&written)?;
-    } else {
-        terminal::say(&report.table())?;
-    }
-    if let Some(mut file) = json_file {
-        writeln!(file, "{written}").context("--json: the file cannot be written")?;
-    }
+    output.say(&report, &report.table())?;
     if let Some(mut file) = html_file {
         let page = html::page(&report, &samples);
         file.write_all(page.as_bytes()).context("--html: the file cannot be written")?;
@@ -78,10 +64,6 @@ fn judged(report: &Report) -> anyhow::Result<()> {
         0 => Ok(()),
         wrong => bail!("{wrong} of the server's figures are not what was measured"),
     }
-}
-
-fn create(path: &Path, flag: &str) -> anyhow::Result<File> {
-    File::create(path).with_context(|| format!("{flag}: cannot write {}", path.display()))
 }
 
 /// What the server says of itself.
