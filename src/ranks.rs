@@ -5,12 +5,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use checkpoint::Checkpoint;
 use coordinator::{Member, MemberError, MemberRequest};
+use opencl::{Device, DeviceKind};
 use proto::worker::load_progress::State;
 use proto::worker::{LoadRequest, Loaded, Loading};
 use tls::Guard;
 use tokio::sync::mpsc;
 use worker::BackendChoice;
-use worker::backend::opencl::DeviceKind;
 use worker::config::WorkerConfig;
 use worker::metrics::WorkerMetrics;
 use worker::rank::Rank;
@@ -64,7 +64,7 @@ fn backend(device: &DeviceConfig) -> anyhow::Result<BackendChoice> {
             Ok(opencl())
         }
         Backend::Auto => match device.opencl.devices() {
-            Ok(found) if found[0].kind == DeviceKind::Discrete => Ok(opencl()),
+            Ok(found) if is_worth_it(&found) => Ok(opencl()),
             Ok(found) => {
                 tracing::info!(device = %found[0].name, "no card of its own memory: the CPU computes");
                 Ok(BackendChoice::Cpu)
@@ -75,6 +75,11 @@ fn backend(device: &DeviceConfig) -> anyhow::Result<BackendChoice> {
             }
         },
     }
+}
+
+/// Whether `auto` takes the best of these devices: a card with memory of its own.
+pub(crate) fn is_worth_it(found: &[Device]) -> bool {
+    found.first().is_some_and(|device| device.kind == DeviceKind::Discrete)
 }
 
 /// The name of this machine.

@@ -4,6 +4,7 @@ use worker::metrics::{CardWatch, WorkerMetrics};
 use worker::telemetry::Card;
 
 use crate::config::{Backend, DeviceConfig, TelemetryConfig, UsageError};
+use crate::ranks;
 
 /// The cards that were asked for; without, those that `world` ranks of this process will drive.
 pub(crate) fn cards(
@@ -33,8 +34,12 @@ fn driven(config: &TelemetryConfig, device: &DeviceConfig, world: usize) -> Vec<
         return Vec::new();
     }
     // Whether there must be one is said by whoever takes it.
-    let devices = device.opencl.devices().unwrap_or_default().into_iter().take(world);
-    let addresses = devices.filter_map(|device| device.pci?.to_string().parse().ok());
+    let found = device.opencl.devices().unwrap_or_default();
+    if device.backend == Backend::Auto && !ranks::is_worth_it(&found) {
+        return Vec::new();
+    }
+    let addresses =
+        found.into_iter().take(world).filter_map(|device| device.pci?.to_string().parse().ok());
     addresses.filter_map(|address| config.machine.card(address)).collect()
 }
 

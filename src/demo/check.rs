@@ -38,7 +38,7 @@ impl Check {
         Self { name: name.to_owned(), passed: false, found }
     }
 
-    fn that(passed: bool, name: &str, found: String) -> Self {
+    pub(super) fn that(passed: bool, name: &str, found: String) -> Self {
         Self { name: name.to_owned(), passed, found }
     }
 

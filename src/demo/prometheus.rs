@@ -44,11 +44,17 @@ impl Prometheus {
         let config = folder.join("prometheus.yaml");
         fs::write(&config, settings(&pages, scrape))
             .with_context(|| format!("--folder: cannot write {}", config.display()))?;
+        // What an earlier demo saw is not this one's.
+        let data = folder.join("prometheus");
+        if data.exists() {
+            fs::remove_dir_all(&data)
+                .with_context(|| format!("--folder: cannot remove {}", data.display()))?;
+        }
         // It cannot take any free port by itself.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = Command::new("prometheus");
         command.arg("--config.file").arg(&config);
-        command.arg("--storage.tsdb.path").arg(folder.join("prometheus"));
+        command.arg("--storage.tsdb.path").arg(data);
         command.arg(format!("--web.listen-address={address}"));
         let process = match Process::start("prometheus", &mut command, folder) {
             Ok(process) => process,
@@ -77,7 +83,7 @@ impl Prometheus {
         // Two more scrapes, so that the newest counts are in.
         sleep(self.scrape * 2 + Duration::from_millis(500)).await;
         let up = self.ask("sum(up)").await?;
-        let always = self.ask("min(min_over_time(up[2h]))").await?;
+        let always = self.ask("min(min_over_time(up[8d]))").await?;
         let series = "vllm:generation_tokens_total";
         let scraped = self.ask(&format!("sum({series})")).await?;
         let page = Exposition::read(&target.origin.page("/metrics").await?);
@@ -85,19 +91,18 @@ impl Prometheus {
         let targets = self.targets.to_string();
         let shown =
             |value: Option<f64>| value.map_or_else(|| "nothing".to_owned(), |it| it.to_string());
-        let check = |passed: bool, name: &str, found: String| Check {
-            name: name.to_owned(),
-            passed,
-            found,
-        };
         Ok(vec![
-            check(
+            Check::that(
                 shown(up) == targets,
                 "Prometheus sees all",
                 format!("{} of {targets}", shown(up)),
             ),
-            check(always == Some(1.0), "no scrape failed", format!("least up: {}", shown(always))),
-            check(
+            Check::that(
+                always == Some(1.0),
+                "no scrape failed",
+                format!("least up: {}", shown(always)),
+            ),
+            Check::that(
                 scraped.is_some() && scraped == said,
                 "Prometheus has the last count",
                 format!("{series}: {}, the coordinator says {}", shown(scraped), shown(said)),

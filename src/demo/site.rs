@@ -33,6 +33,8 @@ impl Site {
         let program = std::env::current_exe().context("where is arcmesh?")?;
         let mut workers = Vec::new();
         let mut coordinating = Command::new(&program);
+        // The demo asks without a key.
+        coordinating.env_remove("ARCMESH_API_KEY");
         coordinating.args(["coordinator", "--host", "127.0.0.1", "--port", "0"]);
         coordinating.args(["--kv-blocks", &kv_blocks.to_string()]);
         coordinating.args(["--served-model-name", name]).arg("--model").arg(model);
