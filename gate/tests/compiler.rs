@@ -1,19 +1,11 @@
 //! That the gate would see it: kernels that spill, keep arrays in memory, or lack what they claim.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![expect(clippy::print_stderr, reason = "who has no compiler should know that it was skipped")]
 
 use gate::{Claim, Compiler, CompilerError, KernelFigures, Source};
 
-/// The compiler; none where it is not installed, unless somebody counts on it.
+/// The compiler; none where it is not installed.
 fn compiler() -> Option<Compiler> {
-    match Compiler::find() {
-        Ok(compiler) => Some(compiler),
-        Err(error) => {
-            assert!(std::env::var_os("ARCMESH_EXPECT_OCLOC").is_none(), "{error}");
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
+    fixture::has("ocloc", "intel-opencl-icd libigc-tools").then(|| Compiler::find().unwrap())
 }
 
 fn source(text: &str) -> Source {

@@ -22,16 +22,9 @@ pub(crate) struct Browser {
     _profile: TempDir,
 }
 
-/// A browser, or none: then it is said that the test was skipped.
-#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+/// A browser; none where it is not installed.
 pub(crate) fn browser() -> Option<Browser> {
-    let mut asked = Command::new(PROGRAM);
-    asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-    if asked.status().is_ok_and(|status| status.success()) {
-        return Some(Browser::start());
-    }
-    eprintln!("SKIPPED: there is no {PROGRAM} on this machine (Debian: apt-get install chromium)");
-    None
+    fixture::has(PROGRAM, "chromium").then(Browser::start)
 }
 
 impl Browser {

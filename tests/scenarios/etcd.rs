@@ -18,11 +18,9 @@ pub(crate) struct Etcd {
 }
 
 impl Etcd {
-    /// Starts one; none where it is not installed, which the test then says.
-    #[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+    /// Starts one; none where it is not installed.
     pub(crate) fn start() -> Option<Self> {
-        if Command::new("etcd").arg("--version").output().is_err() {
-            eprintln!("skipped: there is no etcd here (Debian's package is etcd-server)");
+        if !fixture::has("etcd", "etcd-server") {
             return None;
         }
         let port = free_port();

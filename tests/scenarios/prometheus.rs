@@ -1,6 +1,5 @@
 //! A real Prometheus scrapes real processes under load, and every question that `monitor/` asks of it has an
-//! answer. Needs the programs `prometheus` and `promtool`; without them these tests say that they skipped,
-//! unless `ARCMESH_EXPECT_PROMETHEUS` is set.
+//! answer. Needs the programs `prometheus` and `promtool`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -48,22 +47,6 @@ fn monitor() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("monitor")
 }
 
-/// Whether a program is there; says so when a test is skipped for it.
-fn is_there(program: &str) -> bool {
-    let mut command = Command::new(program);
-    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-    let there = command.status().is_ok_and(|status| status.success());
-    let expected = std::env::var_os("ARCMESH_EXPECT_PROMETHEUS").is_some();
-    assert!(there || !expected, "ARCMESH_EXPECT_PROMETHEUS is set, and `{program}` is not there");
-    if !there {
-        #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-        {
-            eprintln!("skipped: `{program}` is not there (Debian: apt-get install prometheus)");
-        }
-    }
-    there
-}
-
 /// What `promtool` says in `monitor/` of `input`; whether it is content.
 fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
     let mut command = Command::new("promtool");
@@ -87,7 +70,7 @@ fn check_page(page: &str) {
 
 #[test]
 fn promtool_is_content_with_configuration_rules_and_every_alert() {
-    if !is_there("promtool") {
+    if !fixture::has("promtool", "prometheus") {
         return;
     }
     for arguments in [
@@ -246,7 +229,7 @@ async fn load(site: &Site, round: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_that_is_asked_of_prometheus_has_a_finite_answer_under_load() {
-    if !is_there("prometheus") || !is_there("promtool") {
+    if !fixture::has("prometheus", "prometheus") || !fixture::has("promtool", "prometheus") {
         return;
     }
     let root = tempfile::tempdir().unwrap();
