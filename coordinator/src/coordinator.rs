@@ -163,8 +163,6 @@ fn facts(checkpoint: &Checkpoint) -> ModelFacts {
     ModelFacts {
         digest: checkpoint.digest().to_vec(),
         layers: number(config.layers.len()),
-        kv_heads: number(config.kv_heads),
-        head_size: number(config.head_size),
         context: number(config.context),
         end_tokens: config.end_tokens.clone(),
     }

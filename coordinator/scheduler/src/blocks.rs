@@ -20,18 +20,6 @@ pub(crate) struct BlockPool {
     cache: PrefixCache,
 }
 
-/// What became of a full block that was offered to the prefix cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Offered {
-    /// It is found from now on.
-    Kept,
-    /// Another block holds the same tokens after the same beginning: it is to be used instead. It
-    /// has been named once more.
-    Twin(BlockId),
-    /// It stays unknown.
-    Refused,
-}
-
 impl BlockPool {
     pub(crate) fn new(capacity: BlockCount, block_size: TokenCount, cached: bool) -> Self {
         Self {
@@ -115,23 +103,23 @@ impl BlockPool {
     }
 
     /// A committed step has filled a held block with these tokens, after the beginning that ends with
-    /// `before`.
+    /// `before`: it is found from now on, if that can be. Or another block holds the same after the same
+    /// beginning: that is given, named once more, and is to be used instead.
     pub(crate) fn offer(
         &mut self,
         block: BlockId,
         before: Option<BlockId>,
         tokens: &[TokenId],
-    ) -> Offered {
-        let Some(link) = self.link(before) else { return Offered::Refused };
-        match self.cache.find(link, tokens) {
-            Some(twin) if twin == block => Offered::Kept,
-            Some(twin) => {
-                self.share(twin);
-                Offered::Twin(twin)
-            }
-            None if self.cache.insert(block, link, tokens) => Offered::Kept,
-            None => Offered::Refused,
-        }
+    ) -> Option<BlockId> {
+        let link = self.link(before)?;
+        let Some(twin) = self.cache.find(link, tokens) else {
+            self.cache.insert(block, link, tokens);
+            return None;
+        };
+        (twin != block).then(|| {
+            self.share(twin);
+            twin
+        })
     }
 
     /// A held block is about to be written to: nobody may find it any more.

@@ -54,6 +54,18 @@ pub enum LengthLimit {
     Context,
 }
 
+impl LengthLimit {
+    /// As clients and metrics name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Operator => "operator",
+            Self::Context => "context",
+        }
+    }
+}
+
 /// Why a group is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelReason {

@@ -10,7 +10,7 @@ use crate::units::{BlockCount, BlockId, SequenceId, StepId, TokenCount, TokenId}
 pub struct StepPlan {
     /// Which step.
     pub id: StepId,
-    /// One sequence's part each, in order of age; decodes and prefills mixed.
+    /// One sequence's part each, the first in order first; decodes and prefills mixed.
     pub slices: Vec<Slice>,
     /// Device to host, before anything else.
     pub swap_out: Vec<BlockPair>,

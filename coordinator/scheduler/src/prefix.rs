@@ -74,11 +74,11 @@ impl PrefixCache {
         (*content.tokens == *tokens).then_some(block)
     }
 
-    /// A held block can be found from now on. False: it cannot, because another has its place.
-    pub(crate) fn insert(&mut self, block: BlockId, before: Link, tokens: &[TokenId]) -> bool {
+    /// A held block can be found from now on, unless another has its place.
+    pub(crate) fn insert(&mut self, block: BlockId, before: Link, tokens: &[TokenId]) {
         let hash = hash(tokens);
         if !self.on || self.found.contains_key(&(before, hash)) || self.content(block).is_some() {
-            return false;
+            return;
         }
         self.links += 1;
         let link = Link(self.links);
@@ -89,7 +89,6 @@ impl PrefixCache {
         }
         let tokens = Box::from(tokens);
         self.contents[place] = Some(Content { before, link, hash, tokens, rests_since: None });
-        true
     }
 
     /// Nobody holds the block any more. False: it cannot be found, so it is not kept.

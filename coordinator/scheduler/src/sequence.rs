@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::blocks::{BlockPool, Offered};
+use crate::blocks::BlockPool;
 use crate::plan::BlockPair;
 use crate::units::{BlockCount, BlockId, TokenCount, TokenId};
 
@@ -144,13 +144,10 @@ impl Sequence {
             let block = self.blocks[index];
             let before = index.checked_sub(1).map(|before| self.blocks[before]);
             self.tokens_of_block(index, prompt, pool.block_size, &mut tokens);
-            match pool.offer(block, before, &tokens) {
-                Offered::Kept | Offered::Refused => {}
-                Offered::Twin(twin) => {
-                    pool.release(block);
-                    self.blocks[index] = twin;
-                    self.table = None;
-                }
+            if let Some(twin) = pool.offer(block, before, &tokens) {
+                pool.release(block);
+                self.blocks[index] = twin;
+                self.table = None;
             }
             self.known += 1;
         }

@@ -45,7 +45,8 @@ pub struct Time(pub Duration);
 
 impl TokenCount {
     /// How many tokens these are.
-    pub(crate) fn of(tokens: &[TokenId]) -> Self {
+    #[must_use]
+    pub fn of(tokens: &[TokenId]) -> Self {
         Self(u32::try_from(tokens.len()).unwrap_or(u32::MAX))
     }
 

@@ -169,16 +169,7 @@ pub(super) fn usage(spent: crate::api::choices::Spent) -> Usage {
         completion_tokens: spent.completion,
         total_tokens: spent.prompt + spent.completion,
         prompt_tokens_details: CachedTokens { cached_tokens: spent.cached },
-        finish_limit: spent.limit.map(limit_name),
-    }
-}
-
-/// Which limit ended an answer, as clients and metrics name it.
-pub(super) const fn limit_name(limit: LengthLimit) -> &'static str {
-    match limit {
-        LengthLimit::Request => "request",
-        LengthLimit::Operator => "operator",
-        LengthLimit::Context => "context",
+        finish_limit: spent.limit.map(LengthLimit::name),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::Shared;
 use crate::api::error::ApiError;
-use crate::api::openai::{Status, TargetGroup, TargetLabels, Version};
+use crate::api::openai::{Status, TargetGroup, Version};
 use crate::api::prompts::not_ready;
 
 /// Figures that `/metrics` shows besides the coordinator's: those of ranks that share its process.
@@ -53,7 +53,7 @@ pub(super) async fn version() -> Response {
 /// `GET /sd/prometheus`: where the workers' own figures are, as Prometheus' HTTP discovery reads it.
 pub(super) async fn targets(State(shared): State<Arc<Shared>>) -> Response {
     let targets = shared.api.metrics.rank_targets();
-    Json([TargetGroup { targets, labels: TargetLabels { role: "worker" } }]).into_response()
+    Json([TargetGroup { targets }]).into_response()
 }
 
 /// `GET /metrics`, in Prometheus' text format.

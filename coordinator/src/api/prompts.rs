@@ -243,12 +243,20 @@ fn check_bytes(
     if least < context as usize {
         return Ok(());
     }
-    api.metrics.refused(u32::try_from(least).unwrap_or(u32::MAX));
-    Err(ApiError::context_length(
-        field,
-        &format!("your {field} resulted in at least {least} tokens"),
-        context,
-    ))
+    let length = u32::try_from(least).unwrap_or(u32::MAX);
+    let wanted = format!("your {field} resulted in at least {least} tokens");
+    Err(overlong(api, field, (length, context), &wanted))
+}
+
+/// A prompt of `length` tokens does not fit in the context.
+fn overlong(
+    api: &Api,
+    field: &'static str,
+    (length, context): (u32, u32),
+    wanted: &str,
+) -> ApiError {
+    api.metrics.refused(length);
+    ApiError::context_length(field, wanted, context)
 }
 
 /// Tokens there are for each answer.
@@ -263,21 +271,19 @@ fn check_length(
     let length = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
     let room = context.saturating_sub(length);
     if room == 0 {
-        api.metrics.refused(length);
         let wanted = format!("your {field} resulted in {length} tokens");
-        return Err(ApiError::context_length(field, &wanted, context));
+        return Err(overlong(api, field, (length, context), &wanted));
     }
     let wanted = parameters.tokens_max.unwrap_or(0);
     let ceiling = api.limits.ceiling.of(parameters.tokens_max, parameters.sequences);
     let ceiling = ceiling.unwrap_or(u32::MAX);
     let reject = api.limits.overlong == Overlong::Reject;
     if wanted > room && reject {
-        api.metrics.refused(length);
         let sum = length.saturating_add(wanted);
         let wanted = format!(
             "you requested {sum} tokens ({length} in the {field}, {wanted} in the completion)"
         );
-        return Err(ApiError::context_length(field, &wanted, context));
+        return Err(overlong(api, field, (length, context), &wanted));
     }
     if wanted > ceiling && reject {
         let message =

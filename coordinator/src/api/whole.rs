@@ -7,7 +7,7 @@ use futures::StreamExt;
 
 use crate::api::choices::{Piece, Spent};
 use crate::api::error::ApiError;
-use crate::api::generate::{Attention, Envelope, Pieces, limit_name, usage};
+use crate::api::generate::{Attention, Envelope, Pieces, usage};
 use crate::api::openai::{Answered, Message, MessageChoice, TextChoice};
 use crate::api::parameters::Endpoint;
 use crate::api::spoken::{self, Spoken};
@@ -51,7 +51,7 @@ pub(super) async fn respond(
     attention.complete(spent.at);
     let mut response = body(&texts, spent, envelope);
     if let Some(limit) = spent.limit {
-        let value = HeaderValue::from_static(limit_name(limit));
+        let value = HeaderValue::from_static(limit.name());
         response.headers_mut().insert(HeaderName::from_static("x-arcmesh-finish-limit"), value);
     }
     Ok(response)

@@ -54,18 +54,44 @@ impl Roster {
 
     /// Ranks that are wanted now.
     pub(crate) fn wanted(&self) -> usize {
-        self.wanted_without(0)
+        self.wanted_without(|_| false)
     }
 
-    /// Ranks that are wanted when so many members take no part.
-    pub(crate) fn wanted_without(&self, out: usize) -> usize {
-        let there = self.there().len();
-        self.world.unwrap_or_else(|| there.saturating_sub(out)).max(1)
+    /// Ranks that are wanted when members of these names take no part.
+    pub(crate) fn wanted_without(&self, is_out: impl Fn(&str) -> bool) -> usize {
+        self.world.unwrap_or_else(|| self.candidates(is_out)).max(1)
+    }
+
+    /// Members that are there and take part.
+    pub(crate) fn candidates(&self, is_out: impl Fn(&str) -> bool) -> usize {
+        let members = self.members.borrow();
+        members.iter().filter(|it| !self.is_leaving(&it.name) && !is_out(&it.name)).count()
     }
 }
 
 impl From<Vec<Member>> for Roster {
     fn from(members: Vec<Member>) -> Self {
         Self::fixed(members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn whoever_is_out_and_gone_as_well_is_missed_once() {
+        let member = |name: &str| Member {
+            name: name.to_owned(),
+            address: None,
+            requests: mpsc::channel(1).0,
+        };
+        let is_out = |name: &str| name == "c";
+        let all = Roster::fixed(vec![member("a"), member("b"), member("c")]);
+        assert_eq!((all.wanted(), all.wanted_without(is_out)), (3, 2));
+        let left = Roster::fixed(vec![member("a"), member("b")]);
+        assert_eq!(left.wanted_without(is_out), 2);
     }
 }

@@ -96,7 +96,7 @@ impl Waiting {
             until,
             begun: false,
             cold: false,
-            prompt_tokens: u32::try_from(group.prompt.len()).unwrap_or(u32::MAX),
+            prompt_tokens: TokenCount::of(&group.prompt).0,
             tokens_max,
             cut: false,
             sequences: vec![Sequence::default(); sequences],
@@ -274,10 +274,11 @@ impl Groups {
 
     /// These groups were part of a step.
     pub(super) fn stepped(&mut self, groups: &[GroupId], done: &StepDone) {
+        let computed = done.computed();
         for group in groups {
             if let Some(waiting) = self.groups.get_mut(group) {
                 waiting.stepped += done.duration;
-                waiting.computed += done.computed();
+                waiting.computed += computed;
             }
         }
     }

@@ -140,7 +140,8 @@ impl EngineHandle {
         self.state.borrow().clone()
     }
 
-    /// What goes on at this moment; none while there is no group of workers, or no longer.
+    /// What goes on at this moment; none before the first group of workers has formed, or once the engine has
+    /// ended.
     pub(crate) async fn look(&self) -> Option<Look> {
         let (reply, answer) = oneshot::channel();
         self.inputs.send(Input::Look { reply }).await.ok()?;

@@ -40,16 +40,13 @@ impl Engine {
     pub(super) fn look_out(&mut self) {
         let Phase::Serving(group) = &self.phase else { return };
         if self.lookout.0.is_some()
-            || group.world() >= self.setup.roster.wanted_without(self.suspects.out())
+            || group.world() >= self.setup.roster.wanted_without(|name| self.suspects.is_out(name))
         {
             return;
         }
         let epoch = group.epoch;
-        let there = self.setup.roster.there();
-        let inside = |name: &String| group.members().iter().any(|member| member.name == *name);
-        let known = there.iter().map(|member| member.name.clone());
-        let not_asked: Vec<String> =
-            known.filter(|name| inside(name) || self.suspects.is_out(name)).collect();
+        let inside = group.members().iter().map(|member| &member.name);
+        let not_asked: Vec<String> = inside.chain(self.suspects.names()).cloned().collect();
         let roster = self.setup.roster.clone();
         let look = async move {
             sleep(LOOK_EVERY).await;

@@ -270,7 +270,7 @@ impl Engine {
             let capacity = self.setup.limits.ceiling.group.unwrap_or(0);
             return Err(Refusal::TooManySequences { wanted: group.sequences, capacity }.into());
         }
-        let prompt = u32::try_from(group.prompt.len()).unwrap_or(u32::MAX);
+        let prompt = TokenCount::of(&group.prompt).0;
         let submitted = self.scheduler.submit(group, self.now());
         let id = submitted.inspect_err(|_| self.metrics.refused(prompt))?;
         self.groups.insert(id, waiting);
@@ -289,7 +289,7 @@ impl Engine {
 
     /// Most tokens that a sequence of this group can get, all limits considered.
     fn tokens_max(&self, group: &NewGroup) -> u32 {
-        let prompt = u32::try_from(group.prompt.len()).unwrap_or(u32::MAX);
+        let prompt = TokenCount::of(&group.prompt).0;
         let room = self.capacity.model_len_max.saturating_sub(prompt);
         group.tokens_max.map_or(room, |most| most.0.min(room))
     }
@@ -303,8 +303,8 @@ impl Engine {
     }
 
     /// Ends a group with an error that its reader is told.
-    fn fail(&mut self, group: GroupId, message: &str) {
-        self.groups.fail(group, Failure::Broken, message.to_owned());
+    fn fail(&mut self, group: GroupId, failure: Failure, message: &str) {
+        self.groups.fail(group, failure, message.to_owned());
         self.cancel(group, CancelReason::Error);
     }
 
@@ -339,8 +339,7 @@ impl Engine {
         while let Some((group, bound)) = self.groups.take_due(now) {
             let (failure, message) = bound.said();
             self.metrics.timed_out(bound == Bound::Queue);
-            self.groups.fail(group, failure, message.to_owned());
-            self.cancel(group, CancelReason::Error);
+            self.fail(group, failure, message);
         }
     }
 
@@ -355,7 +354,7 @@ impl Engine {
 
     fn fail_all(&mut self, message: &str) {
         for group in self.groups.ids() {
-            self.fail(group, message);
+            self.fail(group, Failure::Broken, message);
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{ClusterError, Draft, Group, Member, Roster, form};
 use crate::engine::suspects::Suspects;
-use crate::engine::{Capacity, Done, Engine, EngineState, Phase};
+use crate::engine::{Capacity, Done, Engine, EngineState, Failure, Phase};
 use crate::metrics::MembersSeen;
 
 /// Before the second attempt to form; doubles with each one after.
@@ -51,7 +51,7 @@ impl Reform {
             .filter(|m| !suspects.is_out(&m.name) && !roster.is_leaving(&m.name))
             .cloned()
             .collect();
-        let wanted = roster.wanted_without(suspects.out());
+        let wanted = roster.wanted_without(|name| suspects.is_out(name));
         let least = if self.shrink_at <= Instant::now() { 1 } else { wanted };
         Draft { candidates, wanted, least, open: roster.open }
     }
@@ -97,7 +97,7 @@ impl Engine {
             self.metrics.check_failed(check);
         }
         if let ClusterError::Wrong { suspect: Some(name), what, .. } = error {
-            let candidates = self.setup.roster.there().len();
+            let candidates = self.setup.roster.candidates(|name| self.suspects.is_out(name));
             if self.suspects.suspect(name, in_step, candidates) {
                 tracing::error!(rank = name, "put out, as it went wrong twice: {what}");
             }
@@ -107,7 +107,7 @@ impl Engine {
                 tracing::warn!(rank = name, "welcome again: others fail with that request too");
             }
             self.metrics.given_up(wrong);
-            self.fail(group, "the workers could not compute this answer");
+            self.fail(group, Failure::Broken, "the workers could not compute this answer");
         }
     }
 

@@ -17,10 +17,6 @@ pub struct ModelFacts {
     pub digest: Vec<u8>,
     /// Decoder layers.
     pub layers: u32,
-    /// KV heads.
-    pub kv_heads: u32,
-    /// Numbers in a head.
-    pub head_size: u32,
     /// Longest sequence it was made for, tokens.
     pub context: u32,
     /// Tokens that end an answer.

@@ -135,9 +135,10 @@ impl Engine {
         }
         self.groups.stepped(&step.groups, &done);
         self.warm = true;
-        let computing = done.duration.saturating_sub(done.swapping());
+        let swapping = done.swapping();
+        let computing = done.duration.saturating_sub(swapping);
         let blocks = step.swapped_out + step.swapped_in;
-        self.learned.step((step.tokens, computing), (blocks, done.swapping()));
+        self.learned.step((step.tokens, computing), (blocks, swapping));
         self.scheduler.measured(self.learned.rates());
         let began = Instant::now();
         self.groups.learn(&step.told, done.likelihoods);

@@ -31,12 +31,12 @@ impl Suspects {
     }
 
     /// A step with these groups came out wrong, and this rank alone brought it about. Whether it is put
-    /// out: not when nobody would be left of the `candidates`.
+    /// out: not when it is the last of the `candidates`, who are there and not out.
     pub(super) fn suspect(&mut self, name: &str, groups: &[GroupId], candidates: usize) -> bool {
         self.well = 0;
         let times = self.suspected.entry(name.to_owned()).or_default();
         *times += 1;
-        if *times < SUSPECTED_MAX || candidates <= self.out.len() + 1 {
+        if *times < SUSPECTED_MAX || candidates <= 1 {
             return false;
         }
         self.suspected.remove(name);
@@ -58,8 +58,8 @@ impl Suspects {
         self.out.contains_key(name)
     }
 
-    /// How many are out.
-    pub(super) fn out(&self) -> usize {
-        self.out.len()
+    /// Who is out.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.out.keys()
     }
 }

@@ -75,7 +75,13 @@ pub(super) struct Declare<'a> {
     pub(super) labels: HashMap<String, String>,
 }
 
-impl Declare<'_> {
+impl<'a> Declare<'a> {
+    /// Series that say which model they are about.
+    pub(super) fn of_model(registry: &'a Registry, model_name: &str) -> Self {
+        let labels = HashMap::from([("model_name".to_owned(), model_name.to_owned())]);
+        Self { registry, labels }
+    }
+
     pub(super) fn gauge(&self, name: &str, help: &str) -> Gauge {
         self.register(Gauge::with_opts(self.opts(name, help)))
     }

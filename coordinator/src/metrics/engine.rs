@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use proto::worker::KvDtype;
-use scheduler::{FinishReason, LengthLimit, Stats};
+use scheduler::{FinishReason, Stats};
 use tokio::time::Instant;
 
 use crate::metrics::seen::{CacheSeen, FirstTokenSeen, GroupSeen, MembersSeen, StepSeen};
@@ -94,7 +94,7 @@ impl Metrics {
         }
     }
 
-    /// The scheduler did not take a group with a prompt of so many tokens.
+    /// A prompt of so many tokens was not taken.
     pub(crate) fn refused(&self, prompt_tokens: u32) {
         self.by_length.refused(prompt_tokens);
     }
@@ -114,12 +114,7 @@ impl Metrics {
         let label = match reason {
             FinishReason::Stop(_) => "stop",
             FinishReason::Length(limit) => {
-                let limit = match limit {
-                    LengthLimit::Request => "request",
-                    LengthLimit::Operator => "operator",
-                    LengthLimit::Context => "context",
-                };
-                self.own.length_finish.with_label_values(&[limit]).inc();
+                self.own.length_finish.with_label_values(&[limit.name()]).inc();
                 "length"
             }
             FinishReason::Abort => "abort",

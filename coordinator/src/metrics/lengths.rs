@@ -36,8 +36,7 @@ struct Class {
 
 impl ByLength {
     pub(super) fn declare(registry: &Registry, model_name: &str) -> Self {
-        let labels = [("model_name".to_owned(), model_name.to_owned())].into();
-        let d = Declare { registry, labels };
+        let d = Declare::of_model(registry, model_name);
         let first = d.histograms(
             "arcmesh_ttft_by_prompt_len_seconds",
             "From the request's arrival to its first token, by tokens of its prompt.",

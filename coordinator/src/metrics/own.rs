@@ -55,8 +55,7 @@ pub(super) struct Http {
 
 impl Own {
     pub(super) fn declare(registry: &Registry, model_name: &str) -> Self {
-        let labels = HashMap::from([("model_name".to_owned(), model_name.to_owned())]);
-        let d = Declare { registry, labels };
+        let d = Declare::of_model(registry, model_name);
         let made = Self::rest(&d);
         for phase in ["prefill", "decode", "mixed"] {
             drop(made.step_duration.with_label_values(&[phase]));

@@ -35,8 +35,7 @@ struct Window {
 
 impl Retired {
     pub(super) fn declare(registry: &Registry, model_name: &str) -> Self {
-        let labels = [("model_name".to_owned(), model_name.to_owned())].into();
-        let d = Declare { registry, labels };
+        let d = Declare::of_model(registry, model_name);
         declare_drafts(&d);
         Self {
             prompt_rate: d.gauge(

@@ -79,12 +79,11 @@ pub(super) const CACHE_CONFIG: &[&str] = &[
 ];
 
 fn labelled<'a>(registry: &'a Registry, model_name: &str, engine: bool) -> Declare<'a> {
-    let mut labels = std::collections::HashMap::new();
-    labels.insert("model_name".to_owned(), model_name.to_owned());
+    let mut declare = Declare::of_model(registry, model_name);
     if engine {
-        labels.insert("engine".to_owned(), "0".to_owned());
+        declare.labels.insert("engine".to_owned(), "0".to_owned());
     }
-    Declare { registry, labels }
+    declare
 }
 
 impl Present {

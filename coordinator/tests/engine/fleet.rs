@@ -69,14 +69,7 @@ pub(crate) fn start_with(
     let setup = EngineSetup {
         limits: limits.validate().unwrap(),
         patience,
-        model: ModelFacts {
-            digest: vec![7; 32],
-            layers: 2,
-            kv_heads: 2,
-            head_size: 8,
-            context: CONTEXT,
-            end_tokens: vec![0],
-        },
+        model: ModelFacts { digest: vec![7; 32], layers: 2, context: CONTEXT, end_tokens: vec![0] },
         roster: roster.into(),
         metrics: Arc::clone(&metrics),
     };

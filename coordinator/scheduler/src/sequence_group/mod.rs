@@ -102,9 +102,8 @@ impl SequenceGroup {
 
     /// Tokens that could be computed in the next step.
     pub(crate) fn pending(&self) -> TokenCount {
-        let runnable = self.runnable() as usize;
-        let live = self.sequences.iter().filter(|sequence| !sequence.finished);
-        let pending = live.take(runnable).map(|sequence| sequence.pending().0);
+        let runnable = self.alive().take(self.runnable() as usize);
+        let pending = runnable.map(|sequence| sequence.pending().0);
         TokenCount(pending.fold(0, u32::saturating_add))
     }
 

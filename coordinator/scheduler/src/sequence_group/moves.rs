@@ -32,8 +32,7 @@ impl SequenceGroup {
     pub(crate) fn missing(&self, pool: &BlockPool) -> BlockCount {
         let mut missing = 0;
         let mut writers: BTreeMap<BlockId, u32> = BTreeMap::new();
-        let count = if self.is_forked() { usize::MAX } else { 1 };
-        for sequence in self.alive().take(count) {
+        for sequence in self.alive().take(self.runnable() as usize) {
             missing += sequence.growth(pool.block_size).0;
             if let Some(block) = sequence.block_to_write(pool.block_size)
                 && pool.is_shared(block)
@@ -146,7 +145,7 @@ impl SequenceGroup {
         }
     }
 
-    fn alive(&self) -> impl Iterator<Item = &Sequence> {
+    pub(super) fn alive(&self) -> impl Iterator<Item = &Sequence> {
         self.sequences.iter().filter(|sequence| !sequence.finished)
     }
 }

@@ -176,7 +176,9 @@ async function ask(text) {
   $("stop").disabled = false;
   $("question").value = "";
   $("told").textContent = "The model answers.";
-  messages.push({ role: "user", content: text });
+  // A conversation that was forgotten meanwhile is not the one that goes on.
+  const talk = messages;
+  talk.push({ role: "user", content: text });
   line("You", text);
   const answer = line("Model", "");
   const began = performance.now();
@@ -187,7 +189,7 @@ async function ask(text) {
   } catch (error) {
     $("told").textContent = asking.signal.aborted ? "Stopped." : `No answer: ${error.message}`;
   }
-  if (answer.data) messages.push({ role: "assistant", content: answer.data }); else messages.pop();
+  if (answer.data) talk.push({ role: "assistant", content: answer.data }); else talk.pop();
   asking = null;
   $("send").disabled = false;
   $("stop").disabled = true;

@@ -11,6 +11,5 @@ pub(crate) use answer::{
 pub(crate) use live::{Live, LiveGroup, LiveRank};
 pub(crate) use logprobs::{ChatLogprobs, TextLogprobs, TokenLogprob, TopLogprob, TopLogprobs};
 pub(crate) use other::{
-    ErrorBody, ErrorObject, Model, ModelList, Status, TargetGroup, TargetLabels, Text, Tokens,
-    Version,
+    ErrorBody, ErrorObject, Model, ModelList, Status, TargetGroup, Text, Tokens, Version,
 };

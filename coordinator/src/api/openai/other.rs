@@ -63,13 +63,6 @@ pub(crate) struct Status {
 #[derive(Debug, Serialize)]
 pub(crate) struct TargetGroup {
     pub(crate) targets: Vec<String>,
-    pub(crate) labels: TargetLabels,
-}
-
-/// What all series of these addresses are labelled with.
-#[derive(Debug, Serialize)]
-pub(crate) struct TargetLabels {
-    pub(crate) role: &'static str,
 }
 
 /// What the process is.
