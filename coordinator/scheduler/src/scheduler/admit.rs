@@ -11,13 +11,20 @@ use crate::units::{BlockCount, TokenCount};
 const WATERMARK_SHARE: u32 = 100;
 
 /// What there is room for.
-struct Room {
-    sequences: u32,
+pub(super) struct Room {
+    pub(super) sequences: u32,
     tokens: u32,
-    /// Free blocks that those who run will probably take.
+    /// Free blocks.
+    pub(super) blocks: u32,
+    /// Of these, those that stay free beside others.
+    watermark: u32,
+    /// Of these, those that groups that run will probably take.
     spoken_for: u32,
     /// How long answers become.
     expected: TokenCount,
+    /// Groups that run.
+    running: usize,
+    block_size: TokenCount,
 }
 
 impl Scheduler {
@@ -28,7 +35,7 @@ impl Scheduler {
             return;
         }
         let mut room = self.room();
-        while room.tokens > 0 && room.sequences > 0 {
+        while room.tokens > 0 {
             let let_in = if self.swapped_is_next() {
                 moves.swap_out.is_empty() && self.swap_in(&mut room, moves)
             } else {
@@ -40,21 +47,25 @@ impl Scheduler {
         }
     }
 
-    fn room(&self) -> Room {
-        let pending = self.running.iter().map(|group| group.pending().0);
-        let pending = pending.fold(0, u32::saturating_add);
+    pub(super) fn room(&self) -> Room {
         let expected = match self.limits.admission {
             Admission::Prompt => TokenCount(0),
             Admission::Expected => self.forecast.expected(),
         };
-        let size = self.limits.block_size;
-        let spoken_for = self.running.iter().map(|group| group.blocks_expected(expected, size).0);
-        Room {
-            sequences: self.limits.running_max().saturating_sub(self.live()),
-            tokens: self.limits.step_tokens_max.0.saturating_sub(pending),
-            spoken_for: spoken_for.fold(0, u32::saturating_add),
+        let mut room = Room {
+            sequences: self.limits.running_max(),
+            tokens: self.limits.step_tokens_max.0,
+            blocks: self.device.free().0,
+            watermark: self.limits.blocks.0.div_ceil(WATERMARK_SHARE),
+            spoken_for: 0,
             expected,
+            running: 0,
+            block_size: self.limits.block_size,
+        };
+        for group in &self.running {
+            room.take(group);
         }
+        room
     }
 
     /// Whoever was let in before comes first, unless a group that waits is before it in order.
@@ -68,7 +79,7 @@ impl Scheduler {
     fn swap_in(&mut self, room: &mut Room, moves: &mut Moves) -> bool {
         let Some((_, group)) = self.swapped.first_key_value() else { return false };
         let needed = group.blocks_needed(self.limits.block_size);
-        if group.live() > room.sequences || !self.fits(group, needed, room) {
+        if group.live() > room.sequences || needed.0 > room.blocks_for(group) {
             return false;
         }
         let (_, mut group) = self.swapped.pop_first().expect("it was there a moment ago");
@@ -82,17 +93,16 @@ impl Scheduler {
         if group.live() > room.sequences {
             return false;
         }
-        let available = BlockCount(self.device.free().0.saturating_sub(room.spoken_for));
-        if self.refused.is_some_and(|(rank, seen)| rank == group.rank && available <= seen) {
+        let most = BlockCount(room.blocks_for(group));
+        if self.refused.is_some_and(|(rank, seen)| rank == group.rank && most <= seen) {
             return false;
         }
         let found = group.find(&self.device);
         // What is only kept for its content is free as well: to use it takes it.
         let held = found.iter().filter(|block| self.device.references(**block) > 0).count();
         let held = u32::try_from(held).expect("blocks are counted in 32 bits");
-        let needed = BlockCount(group.blocks_needed(self.limits.block_size).0 - held);
-        if !self.fits(group, needed, room) {
-            self.refused = Some((group.rank, available));
+        if group.blocks_needed(self.limits.block_size).0 - held > most.0 {
+            self.refused = Some((group.rank, most));
             return false;
         }
         let mut group = self.waiting.take_first().expect("it was there a moment ago");
@@ -107,33 +117,44 @@ impl Scheduler {
         true
     }
 
-    /// Blocks that stay free when a group is let in beside others.
-    pub(super) fn spare(&self) -> BlockCount {
-        let watermark = self.limits.blocks.0.div_ceil(WATERMARK_SHARE);
-        BlockCount(if self.running.is_empty() { 0 } else { watermark })
-    }
-
-    /// A group beside others leaves room for what all of them will probably say. One that is alone
-    /// always fits.
-    fn fits(&self, group: &SequenceGroup, needed: BlockCount, room: &Room) -> bool {
-        let spare = if self.running.is_empty() {
-            0
-        } else {
-            let own = group.blocks_expected(room.expected, self.limits.block_size).0;
-            self.spare().0.saturating_add(own).saturating_add(room.spoken_for)
-        };
-        needed.0.saturating_add(spare) <= self.device.free().0
-    }
-
     fn start(&mut self, mut group: SequenceGroup, room: &mut Room, moves: &mut Moves) {
         let reserved = group.reserve(&mut self.device, &mut moves.copies);
         assert!(reserved, "there are the blocks that were counted");
-        let expected = group.blocks_expected(room.expected, self.limits.block_size).0;
-        room.spoken_for = room.spoken_for.saturating_add(expected);
-        room.sequences -= group.live();
-        room.tokens = room.tokens.saturating_sub(group.pending().0);
+        room.take(&group);
+        room.blocks = self.device.free().0;
         let place = self.running.partition_point(|other| other.rank < group.rank);
         self.running.insert(place, group);
         self.refused = None;
+    }
+}
+
+impl Room {
+    /// Blocks that a group may take at once. Beside others it leaves room for what all of them will
+    /// probably say; one that is alone always fits.
+    pub(super) fn blocks_for(&self, group: &SequenceGroup) -> u32 {
+        if self.running == 0 {
+            return self.blocks;
+        }
+        let own = group.blocks_expected(self.expected, self.block_size).0;
+        let kept = self.watermark.saturating_add(self.spoken_for).saturating_add(own);
+        self.blocks.saturating_sub(kept)
+    }
+
+    /// A group runs; its blocks are counted elsewhere.
+    fn take(&mut self, group: &SequenceGroup) {
+        self.sequences = self.sequences.saturating_sub(group.live());
+        self.tokens = self.tokens.saturating_sub(group.pending().0);
+        let expected = group.blocks_expected(self.expected, self.block_size).0;
+        self.spoken_for = self.spoken_for.saturating_add(expected);
+        self.running += 1;
+    }
+
+    /// A group does not run any more; its blocks are counted elsewhere, and its tokens of the step are
+    /// cut anew.
+    pub(super) fn give_back(&mut self, group: &SequenceGroup) {
+        self.sequences += group.live();
+        let expected = group.blocks_expected(self.expected, self.block_size).0;
+        self.spoken_for = self.spoken_for.saturating_sub(expected);
+        self.running -= 1;
     }
 }

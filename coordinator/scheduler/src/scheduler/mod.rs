@@ -38,7 +38,7 @@ pub struct Scheduler {
     places: BTreeMap<GroupId, Place>,
     /// What the step that is being run computes; none between steps.
     in_flight: Option<Vec<Part>>,
-    /// The group that was last not let in for want of blocks, and how many there were.
+    /// The group that was last not let in for want of blocks, and how many it might have taken.
     refused: Option<(Rank, BlockCount)>,
     groups: u64,
     steps: u64,
@@ -146,7 +146,7 @@ impl Scheduler {
     /// # Panics
     /// Never: a group that has not ended is in one queue.
     pub fn cancel(&mut self, id: GroupId, reason: CancelReason, now: Time) -> Vec<Event> {
-        let Some(Place { rank, tenant, .. }) = self.places.remove(&id) else { return Vec::new() };
+        let Some(&Place { rank, tenant, .. }) = self.places.get(&id) else { return Vec::new() };
         let running = self.running.binary_search_by_key(&rank, |group| group.rank);
         let (mut group, pool) = if let Ok(index) = running {
             (self.running.remove(index), &mut self.device)
@@ -157,6 +157,7 @@ impl Scheduler {
             (group.expect("a group is in one queue"), &mut self.device)
         };
         let events = group.cancel(reason, pool, now);
+        self.see_off(&events);
         self.check();
         events
     }

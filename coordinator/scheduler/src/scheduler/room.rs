@@ -1,8 +1,13 @@
 //! Who gives way, and how: by recompute or by swap.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::rank::Policy;
+use crate::scheduler::admit::Room;
 use crate::scheduler::{Moves, Scheduler};
+use crate::sequence::Sequence;
 use crate::sequence_group::SequenceGroup;
+use crate::units::BlockId;
 
 /// A group gives way to more urgent ones this often; then it has its turn.
 const YIELDS_MAX: u32 = 4;
@@ -15,28 +20,45 @@ impl Scheduler {
             return;
         }
         let Some(first) = self.waiting.first() else { return };
-        let (rank, live) = (first.rank, first.live());
-        let needed = first.blocks_needed(self.limits.block_size).0.saturating_add(self.spare().0);
-        let missing: u32 = self.running.iter().map(|group| group.missing(&self.device).0).sum();
-        let mut blocks = self.device.free().0.saturating_sub(missing);
-        let mut sequences = self.limits.running_max().saturating_sub(self.live());
+        let rank = first.rank;
+        let gives_way = |group: &SequenceGroup| group.rank > rank && group.yields < YIELDS_MAX;
+        if !self.running.last().is_some_and(gives_way) {
+            return;
+        }
+        let mut room = self.room();
+        let missing = self.running.iter().map(|group| group.missing(&self.device).0);
+        room.blocks = room.blocks.saturating_sub(missing.sum());
+        // Blocks by what was found of the first in line, as long as somebody who stays holds them.
+        let mut held: BTreeSet<BlockId> = first.find(&self.device).into_iter().collect();
+        held.retain(|block| self.device.references(*block) > 0);
+        let total = first.blocks_needed(self.limits.block_size).0 as usize;
+        let fits = |room: &Room, held: &BTreeSet<BlockId>| {
+            let needed = total - held.len();
+            first.live() <= room.sequences && needed <= room.blocks_for(first) as usize
+        };
+        let mut released: BTreeMap<BlockId, u32> = BTreeMap::new();
         let mut giving_way = 0;
         for group in self.running.iter().rev() {
-            if blocks >= needed && sequences >= live {
+            if fits(&room, &held) {
                 break;
             }
-            if group.rank < rank || group.yields >= YIELDS_MAX {
+            if !gives_way(group) {
                 return;
             }
-            // What it shares with groups that go on does not come free.
-            let own = group.sequences().iter().flat_map(crate::sequence::Sequence::blocks);
-            let own = own.filter(|block| !self.device.is_shared(**block)).count();
-            blocks += u32::try_from(own).expect("blocks are counted in 32 bits");
-            blocks += group.missing(&self.device).0;
-            sequences += group.live();
+            room.give_back(group);
+            room.blocks += group.missing(&self.device).0;
+            for block in group.sequences().iter().flat_map(Sequence::blocks) {
+                let owners = released.entry(*block).or_insert(0);
+                *owners += 1;
+                // What it shares with groups that go on does not come free.
+                if *owners == self.device.references(*block) {
+                    room.blocks += 1;
+                    held.remove(block);
+                }
+            }
             giving_way += 1;
         }
-        if blocks < needed || sequences < live {
+        if !fits(&room, &held) {
             return;
         }
         for _ in 0..giving_way {

@@ -119,6 +119,60 @@ fn a_more_urgent_group_takes_the_place_of_less_urgent_ones() {
     ");
 }
 
+/// What is expected of answers is learned from one of two tokens: `c` and `d` will each take a block more.
+const BESIDE_EXPECTATIONS: &str = "limits expected priority blocks=7; submit a prompt=1 max=2; step 2; \
+                                   submit c prompt=7 max=9; submit d prompt=7 max=9; step";
+
+#[test]
+fn a_more_urgent_group_takes_the_place_of_what_others_are_expected_to_say() {
+    let script = format!("{BESIDE_EXPECTATIONS}; submit e prompt=6 max=1 urgent=5; step");
+    assert_snapshot!(trace(&script), @"
+    step 1, 1 blocks held
+      a from 0: 1 in blocks 0, seed 7
+    > a + 101
+    step 2, 1 blocks held
+      a from 1: 101 in blocks 0, seed 7
+    > a + 102
+    > a ends: Length(Request), 2 tokens
+    > group a ends, preempted 0
+    step 3, 4 blocks held
+      c from 0: 1-7 in blocks 0-1, seed 7
+      d from 0: 1-7 in blocks 2-3, seed 7
+    > c + 101
+    > d + 101
+    step 4, 4 blocks held
+      e from 0: 1-6 in blocks 2-3, seed 7
+      c from 7: 101 in blocks 0-1, seed 7
+    > e + 101
+    > e ends: Length(Request), 1 tokens
+    > group e ends, preempted 0
+    > c + 102
+    ");
+}
+
+#[test]
+fn a_group_that_gives_way_gives_all_that_its_sequences_share() {
+    assert_snapshot!(trace(
+        "limits priority blocks=6; submit a prompt=13 n=2 max=9; step 2; \
+         submit b prompt=13 max=1 urgent=5; step; stats"
+    ), @"
+    step 1, 4 blocks held
+      a from 0: 1-13 in blocks 0-3, seed 7
+    > a + 101
+    step 2, 5 blocks held
+      a from 13: 101 in blocks 0-3, seed 7
+      a.1 from 12: 13 in blocks 0-2 4, seed 8
+    > a + 102
+    > a.1 + 201
+    step 3, 4 blocks held
+      b from 0: 1-13 in blocks 0-2 4, seed 7
+    > b + 101
+    > b ends: Length(Request), 1 tokens
+    > group b ends, preempted 0
+    stats: 1 waiting, 0 running, 0 of 6 blocks, 1 preempted, 26 prompt tokens, 4 generated
+    ");
+}
+
 #[test]
 fn nobody_gives_way_in_vain() {
     assert_snapshot!(trace(
@@ -250,6 +304,49 @@ fn room_is_left_for_what_answers_usually_become() {
     step 3, 4 blocks held
       c from 0: 1-7 in blocks 0-1, seed 7
       d from 0: 1-7 in blocks 2-3, seed 7
+    > c + 101
+    > d + 101
+    ");
+}
+
+#[test]
+fn an_answer_that_a_stop_string_ends_is_learned_from_and_an_abandoned_one_is_not() {
+    assert_snapshot!(trace(
+        "limits expected blocks=9; submit a prompt=1; step 2; cancel a stop; submit c prompt=7 max=9; \
+         submit d prompt=7 max=9; submit e prompt=7 max=9; step"
+    ), @"
+    step 1, 1 blocks held
+      a from 0: 1 in blocks 0, seed 7
+    > a + 101
+    step 2, 1 blocks held
+      a from 1: 101 in blocks 0, seed 7
+    > a + 102
+    cancel a
+    > a ends: Stop(None), 2 tokens
+    > group a ends, preempted 0
+    step 3, 4 blocks held
+      c from 0: 1-7 in blocks 0-1, seed 7
+      d from 0: 1-7 in blocks 2-3, seed 7
+    > c + 101
+    > d + 101
+    ");
+    assert_snapshot!(trace(
+        "limits expected blocks=9; submit a prompt=1; step 2; cancel a; submit c prompt=7 max=9; \
+         submit d prompt=7 max=9; submit e prompt=7 max=9; step"
+    ), @"
+    step 1, 1 blocks held
+      a from 0: 1 in blocks 0, seed 7
+    > a + 101
+    step 2, 1 blocks held
+      a from 1: 101 in blocks 0, seed 7
+    > a + 102
+    cancel a
+    > a ends: Abort, 2 tokens
+    > group a ends, preempted 0
+    step 3, 6 blocks held
+      c from 0: 1-7 in blocks 0-1, seed 7
+      d from 0: 1-7 in blocks 2-3, seed 7
+      e from 0: 1-2 in blocks 4
     > c + 101
     > d + 101
     ");
