@@ -104,12 +104,15 @@ ROWS = [
         ("Step Duration P50", "s", "From sending a step to the slowest rank's reply.", [("{{phase}}", quantile(0.5, "arcmesh_step_duration_seconds", "phase") + " > 0")]),
         ("Tokens of a Step", "none", "Mean tokens of a step: more is better use of the devices.", [("Mean", mean("vllm:iteration_tokens_total"))]),
         ("Rank Skew", "s", "Between the fastest rank's reply and the slowest's.", latency("arcmesh_step_rank_skew_seconds")),
-        ("Outside of Ranks", "s", "Of a step, when no rank was at work; and deciding what a step does.", [
-            ("Sending and replies", mean("arcmesh_step_broadcast_seconds")), ("Scheduling", mean("arcmesh_schedule_seconds"))]),
+        ("Outside of Ranks", "s", "Of a step, when no rank was at work; deciding what a step does; from one step's replies to the next step.", [
+            ("Sending and replies", mean("arcmesh_step_broadcast_seconds")), ("Scheduling", mean("arcmesh_schedule_seconds")),
+            ("Between steps", mean("arcmesh_step_idle_seconds"))]),
         ("What Ranks Do", "percentunit", "Share of its step time that each rank computes, moves sums, waits for a peer, samples.", [
             ("rank {{rank}} {{part}}", f"{rate('arcmesh_rank_step_seconds_total', 'rank, part')} / on (rank) group_left clamp_min({rate('arcmesh_rank_step_seconds_total', 'rank')}, {TINY})")]),
         ("Stragglers", "none", "What each rank computes, beside the mean of its group: 1 is even, others wait for the largest.", [
             ("rank {{rank}}", f"{rate('arcmesh_rank_step_seconds_total', 'rank', 'part=' + chr(34) + 'compute' + chr(34))} / on () group_left clamp_min(avg ({rate('arcmesh_rank_step_seconds_total', 'rank', 'part=' + chr(34) + 'compute' + chr(34))}), {TINY})")]),
+        ("Shares of the Model", "percentunit", "What each rank has taken on: by its memory, and by how fast it was in earlier groups.", [
+            ("rank {{rank}}", f"sum by (rank) (arcmesh_rank_share_ratio{{{MODEL}}})")]),
         ("Members", "none", "Ranks, by state.", [("{{state}}", f"sum by (state) (arcmesh_members{{{MODEL}}})"), ("epoch", f"max (arcmesh_membership_epoch{{{MODEL}}})")]),
         ("Losses", "short", "A second: groups formed anew, requests computed again, checks of numbers that failed.", [
             ("formed anew: {{cause}}", rate("arcmesh_group_reforms_total", "cause")), ("computed again", rate("arcmesh_requests_replayed_total")),

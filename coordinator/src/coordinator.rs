@@ -163,6 +163,7 @@ fn facts(checkpoint: &Checkpoint) -> ModelFacts {
     ModelFacts {
         digest: checkpoint.digest().to_vec(),
         layers: number(config.layers.len()),
+        weight_bytes: checkpoint.file_bytes(),
         context: number(config.context),
         end_tokens: config.end_tokens.clone(),
     }

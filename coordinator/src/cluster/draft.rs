@@ -1,5 +1,6 @@
 //! Who of those that may be a rank takes part in the next group.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub(crate) struct Draft {
     pub(crate) least: usize,
     /// Whoever cannot take part is left out.
     pub(crate) open: bool,
+    /// Weight bytes a second, by name, of those that were measured.
+    pub(crate) speeds: HashMap<String, f64>,
 }
 
 /// The ranks of the next group.
@@ -45,7 +48,7 @@ pub(super) struct Drafted {
 
 /// Asks everybody, and takes the first who can.
 pub(super) async fn draft(draft: &Draft, wish: &Wish) -> Result<Drafted, ClusterError> {
-    let Draft { candidates, wanted, least, open } = draft;
+    let Draft { candidates, wanted, least, open, speeds: _ } = draft;
     if candidates.is_empty() {
         return Err(none_there(*open));
     }
@@ -92,7 +95,10 @@ pub(super) async fn draft(draft: &Draft, wish: &Wish) -> Result<Drafted, Cluster
 fn look(member: &Member, described: Description) -> RankLook {
     let target = target(member, &described);
     let Description { node, backend, device, threads, memory_bytes, .. } = described;
-    RankLook { name: member.name.clone(), node, backend, device, threads, memory_bytes, target }
+    let name = member.name.clone();
+    // How much it takes on is found out later.
+    let (share, weight_bytes) = (0, 0);
+    RankLook { name, node, backend, device, threads, memory_bytes, target, share, weight_bytes }
 }
 
 fn none_there(open: bool) -> ClusterError {

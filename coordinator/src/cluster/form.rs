@@ -1,5 +1,6 @@
 //! Forming a group: who is there, who owns what, load, and one step through all of them.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::cluster::draft::{self, Draft, Drafted};
 use crate::cluster::group::Reserved;
-use crate::cluster::{ClusterError, EpochAsked, Group, Member, MemberError, MemberRequest};
+use crate::cluster::shares::{Able, shares};
+use crate::cluster::{
+    ClusterError, EpochAsked, Group, Member, MemberError, MemberRequest, RankLook,
+};
 
 /// Whoever gives out epochs does so within this time.
 const EPOCH_MAX: Duration = Duration::from_secs(10);
@@ -24,6 +28,8 @@ pub(crate) struct Wish {
     pub(crate) model_digest: Vec<u8>,
     /// The model's decoder layers.
     pub(crate) layers: u32,
+    /// Bytes of the model's files.
+    pub(crate) weight_bytes: u64,
     /// Tokens a KV block holds.
     pub(crate) block_size: u32,
     /// Blocks to reserve; 0: as many as the bytes hold.
@@ -57,16 +63,23 @@ pub(crate) async fn form(
     epochs: Option<mpsc::Sender<EpochAsked>>,
     progress: impl Fn(u64, u64) + Send + Sync,
 ) -> Result<Group, ClusterError> {
-    let Drafted { members, looks, newest } = draft::draft(&draft, &wish).await?;
+    let Drafted { members, mut looks, newest } = draft::draft(&draft, &wish).await?;
+    let shares = shares(&able(&looks, &draft.speeds), wish.weight_bytes).map_err(|shortage| {
+        let what = shortage.to_string();
+        if draft.open { ClusterError::Waiting(what) } else { ClusterError::Unusable(what) }
+    })?;
     let members: Arc<[Member]> = members.into();
     let peers = peers(&members)?;
     let epoch = next_epoch(&members, newest.max(epoch), epochs).await?;
     let meter = Meter { done: Mutex::new(vec![(0, 0); members.len()]), progress };
     let loads = members.iter().enumerate().map(|(rank, member)| {
-        let request = request(&wish, epoch, rank, members.len(), &peers);
+        let request = request(&wish, epoch, rank, &shares, &peers);
         load(rank, member, request, wish.load_silence_max, &meter)
     });
     let loaded = try_join_all(loads).await?;
+    for ((look, loaded), share) in looks.iter_mut().zip(&loaded).zip(shares) {
+        (look.share, look.weight_bytes) = (share, loaded.weight_bytes);
+    }
     let mut group = Group::new(epoch, Arc::clone(&members), reserved(&members, &loaded)?);
     group.described = looks;
     group.step(None, wish.step_max).await?;
@@ -105,12 +118,32 @@ fn peers(members: &[Member]) -> Result<Vec<String>, ClusterError> {
     Ok(addresses)
 }
 
-fn request(wish: &Wish, epoch: u64, rank: usize, world: usize, peers: &[String]) -> LoadRequest {
+/// What each rank can take on. Ranks that compute on one host's processors share its memory. One whose speed was
+/// never measured is as fast as the others are on average, and on processors as it has threads.
+fn able(looks: &[RankLook], speeds: &HashMap<String, f64>) -> Vec<Able> {
+    let is_host = |look: &RankLook| look.backend != "opencl";
+    let size = |look: &RankLook| if is_host(look) { f64::from(look.threads.max(1)) } else { 1.0 };
+    let known: Vec<f64> =
+        looks.iter().filter_map(|look| Some(speeds.get(&look.name)? / size(look))).collect();
+    let usual = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+    let able = |look: &RankLook| {
+        let neighbours =
+            looks.iter().filter(|it| is_host(it) && it.node == look.node).count() as u64;
+        let share = if is_host(look) { neighbours } else { 1 };
+        Able {
+            memory_bytes: look.memory_bytes / share,
+            speed: speeds.get(&look.name).copied().unwrap_or(usual * size(look)),
+        }
+    };
+    looks.iter().map(able).collect()
+}
+
+fn request(wish: &Wish, epoch: u64, rank: usize, shares: &[u32], peers: &[String]) -> LoadRequest {
     LoadRequest {
         epoch,
         shard: Some(ShardPlan {
             rank: u32::try_from(rank).unwrap_or(u32::MAX),
-            shares: vec![1; world],
+            shares: shares.to_vec(),
             first_layer: 0,
             layer_count: wish.layers,
         }),

@@ -55,6 +55,10 @@ pub(crate) struct RankLook {
     pub(crate) memory_bytes: u64,
     /// `host:port` of its own `/metrics`; none: it has none.
     pub(crate) target: Option<String>,
+    /// Its share of the model, relative to the others'.
+    pub(crate) share: u32,
+    /// Bytes of the weights that it holds, as they are in the file.
+    pub(crate) weight_bytes: u64,
 }
 
 /// A step that every rank ran.

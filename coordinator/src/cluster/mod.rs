@@ -11,6 +11,7 @@ mod grpc;
 mod logits;
 mod member;
 mod roster;
+mod shares;
 mod wire;
 
 pub(crate) use deadlines::Deadlines;

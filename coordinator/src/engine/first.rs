@@ -1,5 +1,6 @@
 //! Before the first group has formed: whoever asks is turned away, and the ranks are waited for.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -38,7 +39,9 @@ pub(super) async fn first_group(
             settled(roster).await;
             let wanted = roster.wanted();
             let candidates = roster.there();
-            let draft = Draft { candidates, wanted, least: wanted, open: roster.open };
+            // Nobody has computed anything yet.
+            let speeds = HashMap::new();
+            let draft = Draft { candidates, wanted, least: wanted, open: roster.open, speeds };
             match form(draft, wish.clone(), attempt, roster.epochs.clone(), progress).await {
                 Ok(group) => return Ok(group),
                 Err(error) if error.is_final() => return Err(error),

@@ -7,6 +7,7 @@
 
 mod choice;
 mod due;
+mod ending;
 mod first;
 mod groups;
 mod handle;
@@ -15,6 +16,7 @@ mod look;
 mod lookout;
 mod reform;
 mod setup;
+mod speeds;
 mod state;
 mod step;
 mod suspects;
@@ -34,12 +36,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ClusterError, Deadlines, Group, StepDone};
 use crate::engine::choice::Choice;
-use crate::engine::due::{Bound, Until};
+use crate::engine::due::Until;
 use crate::engine::first::first_group;
 use crate::engine::groups::{Groups, Waiting};
 use crate::engine::learned::Learned;
 use crate::engine::lookout::{Lookout, Sighting};
 use crate::engine::reform::Reform;
+use crate::engine::speeds::Speeds;
 use crate::engine::step::Step;
 use crate::engine::suspects::Suspects;
 use crate::metrics::{CacheSeen, MembersSeen, Metrics};
@@ -68,6 +71,8 @@ struct Engine {
     work: Option<BoxFuture<'static, Done>>,
     /// Who might join.
     lookout: Lookout,
+    /// How fast the ranks are.
+    speeds: Speeds,
     /// Who computed what cannot be.
     suspects: Suspects,
     /// The group is to form anew before the next step, for this reason.
@@ -81,6 +86,8 @@ struct Engine {
     /// This group of workers has run a step that was no heartbeat.
     warm: bool,
     heartbeat_at: Instant,
+    /// Since then the ranks have been without work; none: a step is under way, or nothing was left to do.
+    idle_since: Option<Instant>,
     /// Draining until then.
     drain_until: Option<Instant>,
 }
@@ -152,6 +159,7 @@ async fn run(
         phase: Phase::Serving(group),
         work: None,
         lookout: Lookout::default(),
+        speeds: Speeds::default(),
         suspects: Suspects::default(),
         regroup: None,
         inputs,
@@ -161,6 +169,7 @@ async fn run(
         commits: 0,
         warm: false,
         heartbeat_at: now + setup.patience.heartbeat_every,
+        idle_since: None,
         drain_until: None,
         setup,
     };
@@ -302,12 +311,6 @@ impl Engine {
         }
     }
 
-    /// Ends a group with an error that its reader is told.
-    fn fail(&mut self, group: GroupId, failure: Failure, message: &str) {
-        self.groups.fail(group, failure, message.to_owned());
-        self.cancel(group, CancelReason::Error);
-    }
-
     /// Hands events over. A group that nobody reads is cancelled, which makes more events.
     fn deliver(&mut self, mut events: Vec<Event>, now: Time) {
         while !events.is_empty() {
@@ -328,41 +331,13 @@ impl Engine {
         self.deliver(events, now);
     }
 
-    /// No new groups; those that run have a while to end.
-    fn drain(&mut self) {
-        self.drain_until = Some(Instant::now() + self.setup.patience.drain_max);
-        self.state.send_replace(EngineState::Draining);
-    }
-
-    /// Gives up those whose time has come, wherever they are.
-    fn time_out(&mut self, now: Instant) {
-        while let Some((group, bound)) = self.groups.take_due(now) {
-            let (failure, message) = bound.said();
-            self.metrics.timed_out(bound == Bound::Queue);
-            self.fail(group, failure, message);
-        }
-    }
-
-    fn tick(&mut self) {
-        let now = Instant::now();
-        self.time_out(now);
-        if self.drain_until.is_some_and(|until| until <= now) {
-            self.fail_all("the server is shutting down");
-        }
-        self.give_up_if_due(now);
-    }
-
-    fn fail_all(&mut self, message: &str) {
-        for group in self.groups.ids() {
-            self.fail(group, Failure::Broken, message);
-        }
-    }
-
     fn say_ready(&self) {
         let Phase::Serving(group) = &self.phase else { return };
         self.metrics.members(MembersSeen::Ready(group.world(), group.epoch));
         let targets = group.described.iter().filter_map(|rank| rank.target.clone());
         self.metrics.targets(targets.collect());
+        let shares: Vec<u32> = group.described.iter().map(|rank| rank.share).collect();
+        self.metrics.shares(&shares);
         self.metrics.cache(CacheSeen {
             block_size: self.capacity.block_size,
             dtype: self.setup.limits.kv_dtype,

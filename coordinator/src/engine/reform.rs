@@ -7,6 +7,7 @@ use scheduler::{GroupId, Outcome};
 use tokio::time::Instant;
 
 use crate::cluster::{ClusterError, Draft, Group, Member, Roster, form};
+use crate::engine::speeds::Speeds;
 use crate::engine::suspects::Suspects;
 use crate::engine::{Capacity, Done, Engine, EngineState, Failure, Phase};
 use crate::metrics::MembersSeen;
@@ -42,7 +43,7 @@ impl Reform {
 
     /// Who may be in the next group: its ranks before all others, also those that nobody knows of any
     /// more. Whether they live is asked of them, and not of who keeps the list.
-    fn draft(&self, roster: &Roster, suspects: &Suspects) -> Draft {
+    fn draft(&self, roster: &Roster, suspects: &Suspects, speeds: &Speeds) -> Draft {
         let there = roster.there();
         let is_before = |member: &&Member| self.before.iter().any(|b| b.name == member.name);
         let others = there.iter().filter(|member| !is_before(member));
@@ -53,7 +54,7 @@ impl Reform {
             .collect();
         let wanted = roster.wanted_without(|name| suspects.is_out(name));
         let least = if self.shrink_at <= Instant::now() { 1 } else { wanted };
-        Draft { candidates, wanted, least, open: roster.open }
+        Draft { candidates, wanted, least, open: roster.open, speeds: speeds.known() }
     }
 }
 
@@ -62,7 +63,9 @@ impl Engine {
     pub(super) fn lost(&mut self, error: &ClusterError, in_step: &[GroupId]) {
         let Phase::Serving(group) = &self.phase else { return };
         let epoch = group.epoch;
+        self.speeds.ended(group, &self.setup.roster);
         self.warm = false;
+        self.idle_since = None;
         let stats = self.scheduler.stats();
         let replayed = u64::try_from(stats.running + stats.swapped).unwrap_or(u64::MAX);
         if let ClusterError::Planned(why) = error {
@@ -123,7 +126,7 @@ impl Engine {
             Err(error) => unreachable!("a validated configuration became wrong: {error}"),
         };
         let roster = &self.setup.roster;
-        let draft = reform.draft(roster, &self.suspects);
+        let draft = reform.draft(roster, &self.suspects, &self.speeds);
         let forming = form(draft, wish, reform.epoch, roster.epochs.clone(), |_, _| {});
         // A rank may have taken part in an attempt that failed: the next one is newer.
         reform.epoch += 1;

@@ -17,6 +17,8 @@ pub struct ModelFacts {
     pub digest: Vec<u8>,
     /// Decoder layers.
     pub layers: u32,
+    /// Bytes of its files.
+    pub weight_bytes: u64,
     /// Longest sequence it was made for, tokens.
     pub context: u32,
     /// Tokens that end an answer.
@@ -59,6 +61,7 @@ impl EngineSetup {
         Ok(Wish {
             model_digest: self.model.digest.clone(),
             layers: self.model.layers,
+            weight_bytes: self.model.weight_bytes,
             block_size: limits.block_size,
             kv_blocks: formed.map_or(limits.kv_blocks.unwrap_or(0), |capacity| capacity.blocks),
             kv_cache_bytes: limits.kv_cache_bytes.filter(|_| formed.is_none()).unwrap_or(0),

@@ -90,6 +90,7 @@ impl Engine {
         let now = self.now();
         let Phase::Serving(group) = &mut self.phase else { return };
         let began = Instant::now();
+        let idle_since = self.idle_since.take();
         if let Some(plan) = self.scheduler.plan(now) {
             let planning = began.elapsed();
             let deadline = self.deadlines.deadline(tokens(&plan));
@@ -97,6 +98,9 @@ impl Engine {
             let step = Step::new(&plan, told, deadline, group.block_bytes, planning);
             self.groups.begin(&step.groups);
             let running = group.step(Some((&plan, &wishes)), deadline);
+            if let Some(since) = idle_since {
+                self.metrics.idled(since.elapsed());
+            }
             self.work = Some(async move { Done::Step(Box::new(step), running.await) }.boxed());
         } else if self.heartbeat_at <= began {
             let deadline = self.deadlines.deadline(0);
@@ -107,7 +111,9 @@ impl Engine {
 
     /// The ranks ran a step, or did not.
     pub(super) fn stepped(&mut self, step: &Step, result: Result<StepDone, ClusterError>) {
-        self.heartbeat_at = Instant::now() + self.setup.patience.heartbeat_every;
+        let now = Instant::now();
+        self.heartbeat_at = now + self.setup.patience.heartbeat_every;
+        self.idle_since = Some(now);
         let done = match result {
             Ok(done) => done,
             Err(error) => {
@@ -133,6 +139,7 @@ impl Engine {
             let RankTimes { compute, transfer, wait, sample, swap: _ } = *times;
             self.metrics.rank(rank, [compute, transfer, wait, sample]);
         }
+        self.speeds.step(&done.ranks);
         self.groups.stepped(&step.groups, &done);
         self.warm = true;
         let swapping = done.swapping();

@@ -70,6 +70,21 @@ impl Metrics {
         }
     }
 
+    /// The ranks waited this long for a step, with groups running.
+    pub(crate) fn idled(&self, time: Duration) {
+        self.own.idle.observe(time.as_secs_f64());
+    }
+
+    /// A group has formed, in which ranks take on the model in these proportions.
+    pub(crate) fn shares(&self, shares: &[u32]) {
+        let whole: f64 = shares.iter().copied().map(f64::from).sum();
+        self.own.rank_share.reset();
+        for (rank, share) in shares.iter().enumerate() {
+            let series = self.own.rank_share.with_label_values(&[rank.to_string().as_str()]);
+            series.set(f64::from(*share) / whole);
+        }
+    }
+
     /// What a rank did with its time in a step: `PARTS`, in order.
     pub(crate) fn rank(&self, rank: usize, parts: [Duration; 4]) {
         let rank = rank.to_string();

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use prometheus::{
-    CounterVec, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Registry,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry,
 };
 
 use crate::metrics::declare::{Declare, HTTP, HTTP_FINE, REQUEST, SMALL, STEP, TTFT};
@@ -16,6 +16,8 @@ pub(super) struct Own {
     pub(super) schedule: Histogram,
     pub(super) rank_skew: Histogram,
     pub(super) broadcast: Histogram,
+    pub(super) rank_share: GaugeVec,
+    pub(super) idle: Histogram,
     pub(super) rank_seconds: CounterVec,
     pub(super) preemptions: IntCounterVec,
     pub(super) swap_blocks: IntCounterVec,
@@ -87,10 +89,20 @@ impl Own {
                 "Of a step, when no rank was at work: it was being sent, or the replies came.",
                 SMALL,
             ),
+            idle: d.histogram(
+                "arcmesh_step_idle_seconds",
+                "Between the slowest rank's reply to a step and the sending of the next, with groups running.",
+                SMALL,
+            ),
             rank_seconds: d.real_counters(
                 "arcmesh_rank_step_seconds_total",
                 "Time of each rank in steps by its own clock: computing, moving sums, waiting for a peer, sampling.",
                 &["rank", "part"],
+            ),
+            rank_share: d.gauges(
+                "arcmesh_rank_share_ratio",
+                "Share of the model that a rank has taken on; 1 = all.",
+                &["rank"],
             ),
             preemptions: d.counters(
                 "arcmesh_preemptions_total",

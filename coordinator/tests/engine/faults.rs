@@ -62,6 +62,27 @@ async fn a_spare_takes_the_place_of_a_lost_rank_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rank_that_was_slow_takes_less_when_the_group_forms_anew() {
+    let fleet = fleet(3, 200).await;
+    assert_eq!(fleet.oracles[0].shares(), [1, 1, 1]);
+    for (oracle, milliseconds) in fleet.oracles.iter().zip([10, 10, 40]) {
+        oracle.faults(|faults| faults.computes = Duration::from_millis(milliseconds));
+    }
+    let questions = questions(60);
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+    let steps = fleet.oracles[0].steps().0;
+    assert!(steps > 100, "{steps} steps say nothing");
+    fleet.oracles[1].faults(|faults| faults.dies_in = Some(steps + 3));
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+    // Four times as slow: a quarter of what the others take.
+    for oracle in &fleet.oracles {
+        assert_eq!(oracle.shares(), [444, 444, 111]);
+    }
+    let share = |rank| fleet.value(&format!("arcmesh_rank_share_ratio{{rank=\"{rank}\"}}"));
+    assert!((share(0) - 444.0 / 999.0).abs() < 1e-9 && (share(2) - 111.0 / 999.0).abs() < 1e-9);
+}
+
+#[tokio::test(start_paused = true)]
 async fn epochs_are_given_out_by_whoever_keeps_them_until_another_leads() {
     let oracles: Vec<_> = (0..2).map(|_| Oracle::new(STEP_TIME)).collect();
     let members: Vec<_> = oracles.iter().enumerate().map(|(at, o)| o.member(at)).collect();

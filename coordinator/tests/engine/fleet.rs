@@ -69,7 +69,13 @@ pub(crate) fn start_with(
     let setup = EngineSetup {
         limits: limits.validate().unwrap(),
         patience,
-        model: ModelFacts { digest: vec![7; 32], layers: 2, context: CONTEXT, end_tokens: vec![0] },
+        model: ModelFacts {
+            digest: vec![7; 32],
+            layers: 2,
+            weight_bytes: 1000,
+            context: CONTEXT,
+            end_tokens: vec![0],
+        },
         roster: roster.into(),
         metrics: Arc::clone(&metrics),
     };

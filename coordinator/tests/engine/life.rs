@@ -46,6 +46,23 @@ async fn loading_tells_how_far_all_ranks_are() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rank_takes_what_its_memory_holds_and_too_little_in_all_is_refused_with_numbers() {
+    let mut enough = fleet_with(2, limits(100), Patience::default());
+    for (oracle, memory_bytes) in enough.oracles.iter().zip([1400, 900]) {
+        oracle.faults(|faults| faults.memory_bytes = memory_bytes);
+    }
+    // Of one host: half of what each says that there is.
+    enough.ready().await;
+    assert_eq!(enough.oracles[0].shares(), [595, 405]);
+    let short = fleet_with(2, limits(100), Patience::default());
+    for oracle in &short.oracles {
+        oracle.faults(|faults| faults.memory_bytes = 1000);
+    }
+    let error = end(short).await.unwrap_err().to_string();
+    assert!(error.contains("take 1000 bytes, and 2 ranks have room for 900"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_version_is_named_with_its_rank() {
     let fleet = fleet_with(2, limits(100), Patience::default());
     fleet.oracles[1].faults(|faults| faults.version = Some("9.9.9".to_owned()));

@@ -8,6 +8,7 @@ use coordinator::{Member, MemberError, MemberRequest};
 use proto::worker::step_failure::Kind;
 use proto::worker::{
     Description, LoadRequest, Loaded, Loading, Slice, StepFailure, StepReply, StepRequest,
+    StepTimes,
 };
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -36,6 +37,10 @@ pub(crate) struct Faults {
     pub(crate) dies_of: Option<u32>,
     /// Finds a NaN whenever a slice has this token.
     pub(crate) nan_of: Option<u32>,
+    /// Computes for this long in each step, by its own clock.
+    pub(crate) computes: Duration,
+    /// Says that it has so much memory; 0: says nothing of it.
+    pub(crate) memory_bytes: u64,
     /// Says that it is of this version.
     pub(crate) version: Option<String>,
     /// Says that its model is this.
@@ -89,6 +94,11 @@ impl Oracle {
         (state.steps, state.heartbeats)
     }
 
+    /// The shares that it was told last, of all ranks.
+    pub(crate) fn shares(&self) -> Vec<u32> {
+        self.state().load.shard.clone().unwrap_or_default().shares
+    }
+
     /// This rank as a member that lives in this process.
     pub(crate) fn member(&self, rank: usize) -> Member {
         let (requests, asked) = mpsc::channel(1);
@@ -133,6 +143,7 @@ impl Oracle {
             model: "an oracle".to_owned(),
             model_digest: faults.digest.clone().unwrap_or_else(|| vec![7; 32]),
             epoch: state.load.epoch,
+            memory_bytes: faults.memory_bytes,
             ..Description::default()
         })
     }
@@ -184,6 +195,8 @@ impl Oracle {
             return None;
         }
         let mut reply = state.run(request);
+        let compute_ns = u64::try_from(faults.computes.as_nanos()).unwrap();
+        reply.times = Some(StepTimes { compute_ns, ..StepTimes::default() });
         if has(faults.nan_of) {
             reply.failure = Some(failure(Kind::Numeric, "a NaN in layer 3".to_owned()));
         }

@@ -98,6 +98,6 @@ fn group(group: GroupLook) -> LiveGroup {
 }
 
 fn rank(rank: RankLook) -> LiveRank {
-    let RankLook { name, node, backend, device, threads, memory_bytes, target: _ } = rank;
+    let RankLook { name, node, backend, device, threads, memory_bytes, .. } = rank;
     LiveRank { name, node, backend, device, threads, memory_bytes }
 }

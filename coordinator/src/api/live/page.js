@@ -101,10 +101,11 @@ function ranks(live, all) {
     const sum = spent.reduce((one, other) => one + other, 0);
     const part = spent.map(seconds => sum ? seconds / sum : 0);
     const memory = `${digits(rank.memory_bytes / 2 ** 30)} GiB`;
+    const share = all ? total(all.now.page, "arcmesh_rank_share_ratio", { rank: String(nth) }) : null;
     return html("tr", {},
       html("th", { scope: "row" }, String(nth)),
       html("td", {}, `${rank.node}, ${rank.name}`),
-      html("td", {}, `${rank.device} (${rank.backend}, ${rank.threads} ${rank.threads === 1 ? "thread" : "threads"}, ${memory})`),
+      html("td", {}, `${rank.device} (${rank.backend}, ${rank.threads} ${rank.threads === 1 ? "thread" : "threads"}, ${memory}), ${show(share, "%")} of the model`),
       html("td", {}, shares(part)),
       ...part.map(share => html("td", {}, sum ? show(share, "%") : "idle")));
   });
