@@ -17,6 +17,7 @@ mod exposition;
 mod figures;
 mod front;
 mod generate;
+mod handover;
 mod load;
 mod loading;
 mod logging;
@@ -74,7 +75,7 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<()> {
             in_runtime(&log, coordinator::run(config))
         }
         "worker" => {
-            let config = config::worker(&given, &environment)?;
+            let config = config::worker(&mut given, &environment)?;
             in_runtime(&log, worker::run(config))
         }
         "certs" => {

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use crate::config::ModelConfig;
 
-/// Fetches the model unless it is here, and opens it.
+/// Fetches the model as its name says unless it is here, and opens it.
 pub(crate) async fn open(model: ModelConfig) -> anyhow::Result<Arc<Checkpoint>> {
     let opened = spawn_blocking(move || {
         let progress = catalogue::progress::shown();

@@ -15,7 +15,7 @@ use worker::metrics::WorkerMetrics;
 use worker::rank::Rank;
 
 use crate::config::{Address, WorkerConfig};
-use crate::{membership, models, ranks, shutdown, telemetry, terminal};
+use crate::{handover, membership, models, ranks, shutdown, telemetry, terminal};
 
 /// Another has this long to take a rank over from a worker that is told to stop: containers are killed
 /// after 10 s.
@@ -44,8 +44,17 @@ pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     }
     let metrics = config.metrics.clone().map_or_else(free, Ok)?;
     let metrics_listener = bind(&metrics, "--metrics").await?;
-    let checkpoint = models::open(config.model).await?;
+    let etcd = config.etcd.map(Etcd::new);
     let metrics = WorkerMetrics::new();
+    let checkpoint = match &config.model_from {
+        None => models::open(config.model).await?,
+        Some(from) => {
+            let sources = &config.model.sources;
+            let taken = handover::take(from, etcd.as_ref(), &guard, sources).await?;
+            metrics.model_bytes("received", taken.received);
+            taken.checkpoint
+        }
+    };
     let _watches = telemetry::watch(&metrics, &config.telemetry, cards)?;
     let rank_config = worker::config::WorkerConfig {
         guard,
@@ -58,8 +67,8 @@ pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let (listening, metrics_at) = (listener.local_addr()?, metrics_listener.local_addr()?);
     let said =
         membership::announcement(listening, config.advertise.as_ref(), metrics_at, described);
-    let announced = match config.etcd {
-        Some(etcd) => Some(Announced::start(Etcd::new(etcd), said?)),
+    let announced = match etcd {
+        Some(etcd) => Some(Announced::start(etcd, said?)),
         None => None,
     };
     terminal::say(&format!("worker on {listening}, metrics on http://{metrics_at}/metrics"))?;

@@ -22,6 +22,8 @@ mod entries;
 
 mod download;
 
+mod incoming;
+
 mod client;
 
 mod store;
@@ -36,6 +38,7 @@ use std::path::PathBuf;
 
 pub use crate::entries::{ENTRIES, Entry, Licence, Wheel};
 pub use crate::error::CatalogueError;
+pub use crate::incoming::Incoming;
 pub use crate::progress::{Phase, Progress};
 pub use crate::reference::{ModelReference, ReferenceError};
 pub use crate::settings::{HubSettings, Patience, Secret, Settings};

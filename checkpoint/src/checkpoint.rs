@@ -1,6 +1,8 @@
 //! A model's files, whatever their layout, behind one face.
 
 use std::collections::HashSet;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -21,6 +23,17 @@ pub struct Checkpoint {
     path: PathBuf,
     layout: Layout,
     config: ModelConfig,
+}
+
+/// One of a model's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    /// Within the model's folder.
+    pub name: String,
+    /// How long it is.
+    pub bytes: u64,
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 impl Checkpoint {
@@ -54,6 +67,23 @@ impl Checkpoint {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.layout.files().iter().map(|file| file.bytes().len() as u64).sum()
+    }
+
+    /// Every file that makes a difference to the model, tensors or not: together they are all that another
+    /// machine needs to open the same.
+    ///
+    /// # Errors
+    /// A file cannot be looked at.
+    pub fn model_files(&self) -> io::Result<Vec<ModelFile>> {
+        let paths = match &self.layout {
+            Layout::Gguf(gguf) => vec![gguf.file().path().to_path_buf()],
+            Layout::Folder(folder) => folder.paths(),
+        };
+        let file = |path: PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(ModelFile { name, bytes: fs::metadata(&path)?.len(), path })
+        };
+        paths.into_iter().map(file).collect()
     }
 
     /// Gives the memory of what was read back to the system: after copies were made of it, say. What

@@ -37,7 +37,7 @@ mod block;
 mod vocabulary;
 
 pub use block::BlockKind;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, ModelFile};
 pub use config::{Activation, LayerKind, ModelConfig, RopeConfig};
 pub use dequantize::dequantize;
 pub use error::CheckpointError;

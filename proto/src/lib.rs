@@ -12,6 +12,11 @@ pub mod collective {
     tonic::include_proto!("arcmesh.collective.v1");
 }
 
+/// Generated from `files.proto`.
+pub mod files {
+    tonic::include_proto!("arcmesh.files.v1");
+}
+
 /// Largest message either service accepts, bytes: a prefill step's partial sums of the largest
 /// hidden size we serve (8192 tokens × 8192 columns × 8 bytes = 512 MiB) with room for its frame.
 pub const MESSAGE_BYTES_MAX: usize = 544 << 20;

@@ -85,11 +85,18 @@ const MODEL: Group = Group {
 };
 const WORKER_MODEL: Group = Group {
     title: "Model",
-    flags: &[flag(
-        "model",
-        "MODEL",
-        "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors; the same as the coordinator's [default: smollm2-135m-instruct]",
-    )],
+    flags: &[
+        flag(
+            "model",
+            "MODEL",
+            "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors; the same as the coordinator's [default: smollm2-135m-instruct]",
+        ),
+        flag(
+            "model-from",
+            "HOST:PORT",
+            "Instead: take the model over from this worker and keep it in the cache; with --etcd, `cluster` is whichever worker is announced [default: nobody]",
+        ),
+    ],
 };
 const SOURCES: Group = Group {
     title: "Sources",

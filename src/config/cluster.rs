@@ -46,6 +46,8 @@ pub(crate) enum Ranks {
 pub(crate) struct WorkerConfig {
     /// The model it holds a part of.
     pub(crate) model: ModelConfig,
+    /// Who has it; none: it is fetched as its name says.
+    pub(crate) model_from: Option<ModelFrom>,
     /// With what it computes.
     pub(crate) device: DeviceConfig,
     /// Which cards are on `/metrics`.
@@ -62,6 +64,15 @@ pub(crate) struct WorkerConfig {
     pub(crate) certificates: Option<Files>,
     /// Who cannot prove anything may call from other machines, too.
     pub(crate) insecure: bool,
+}
+
+/// Another worker that has the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ModelFrom {
+    /// This one.
+    Worker(Address),
+    /// Whichever is announced.
+    Cluster,
 }
 
 /// `arcmesh certs`.
@@ -133,15 +144,27 @@ fn workers_given(workers: Vec<Address>) -> Result<Vec<Address>, UsageError> {
 }
 
 /// What `arcmesh worker` is to do.
-pub(crate) fn worker(given: &Given, environment: &Environment) -> Result<WorkerConfig, UsageError> {
+pub(crate) fn worker(
+    given: &mut Given,
+    environment: &Environment,
+) -> Result<WorkerConfig, UsageError> {
     let etcd = etcd(given)?;
     let advertise = given.one("advertise", values::peer)?;
     if advertise.is_some() && etcd.is_none() {
         return Err(UsageError::new("--advertise: without --etcd nothing is announced"));
     }
+    given.exclude("model", "model-from")?;
+    let model_from = given.one("model-from", |text| match text {
+        "cluster" => Ok(ModelFrom::Cluster),
+        _ => values::peer(text).map(ModelFrom::Worker),
+    })?;
+    if model_from == Some(ModelFrom::Cluster) && etcd.is_none() {
+        return Err(UsageError::new("--model-from cluster: without --etcd there is nobody to ask"));
+    }
     let local = |port| etcd.is_none().then(|| Address { host: "127.0.0.1".to_owned(), port });
     Ok(WorkerConfig {
         model: meant::model(given, environment)?,
+        model_from,
         device: meant::device(given, environment, 1)?,
         telemetry: cards::telemetry(given)?,
         listen: given.one("listen", values::address)?.or_else(|| local(7001)),

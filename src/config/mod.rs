@@ -13,8 +13,8 @@ mod values;
 pub(crate) use bench::{BenchConfig, BenchLoad, JsonOutput, bench};
 pub(crate) use cards::{DeviceBenchConfig, DoctorConfig, TelemetryConfig, bench_device, doctor};
 pub(crate) use cluster::{
-    CertsConfig, CoordinatorConfig, DrainConfig, Ranks, WorkerConfig, certs, coordinator, drain,
-    worker,
+    CertsConfig, CoordinatorConfig, DrainConfig, ModelFrom, Ranks, WorkerConfig, certs,
+    coordinator, drain, worker,
 };
 pub(crate) use demo::{DemoConfig, demo};
 pub(crate) use given::{Environment, Given, UsageError};

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::site::{Site, question, streaming};
+use crate::site::{Site, question, streaming, worker};
 
 const FRANCE: &str = "What is the capital of France?";
 
@@ -53,6 +53,14 @@ async fn worker_processes_say_what_one_process_says() {
         let group = Site::group(world, &[]);
         assert_eq!(alone, join_all(asks().map(|ask| group.chat(ask))).await, "world {world}");
     }
+    // Three times the threads, three times the share.
+    let unequal = [1, 3].map(|threads| worker("127.0.0.1:0", threads));
+    let unequal = Site::over(unequal.into(), &[]);
+    assert_eq!(alone, join_all(asks().map(|ask| unequal.chat(ask))).await);
+    let page = unequal.page("/metrics").await;
+    let shares: Vec<_> =
+        page.lines().filter(|line| line.starts_with("arcmesh_rank_share_ratio{")).collect();
+    assert!(shares[0].ends_with(" 0.25") && shares[1].ends_with(" 0.75"), "{shares:?}");
 }
 
 #[tokio::test]

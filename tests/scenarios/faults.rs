@@ -17,7 +17,7 @@ async fn a_worker_that_dies_and_comes_back_changes_no_answer() {
     let disturbed = read(response, |pieces| {
         if pieces == 8 {
             lost.take().unwrap().kill();
-            back = Some(worker(&listen));
+            back = Some(worker(&listen, 1));
         }
     });
     assert_eq!(disturbed.await, undisturbed);

@@ -9,6 +9,7 @@ mod demo;
 mod etcd;
 mod faults;
 mod figures;
+mod handover;
 mod heal;
 mod leaders;
 mod limits;

@@ -50,7 +50,7 @@ impl Site {
 
     /// A coordinator over `world` workers with a thread each, all processes of their own.
     pub(crate) fn group(world: usize, more: &[&str]) -> Self {
-        Self::over((0..world).map(|_| worker("127.0.0.1:0")).collect(), more)
+        Self::over((0..world).map(|_| worker("127.0.0.1:0", 1)).collect(), more)
     }
 
     /// A coordinator over these workers.
@@ -99,9 +99,11 @@ pub(crate) fn address(worker: &Process) -> String {
     worker.told("worker on ")
 }
 
-/// A worker with one thread.
-pub(crate) fn worker(listen: &str) -> Process {
-    let arguments = ["worker", "--listen", listen, "--metrics", "127.0.0.1:0", "--threads", "1"];
+/// A worker with so many threads.
+pub(crate) fn worker(listen: &str, threads: usize) -> Process {
+    let threads = threads.to_string();
+    let arguments =
+        ["worker", "--listen", listen, "--metrics", "127.0.0.1:0", "--threads", threads.as_str()];
     Process::start(&arguments, "worker on ")
 }
 

@@ -56,6 +56,13 @@ impl Folder {
         &self.path
     }
 
+    /// All files that make a difference.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let beside = SIDE_FILES.iter().chain([&tensors::INDEX]).map(|name| self.path.join(name));
+        let tensors = self.tensors.files().iter().map(|file| file.path().to_path_buf());
+        beside.filter(|path| path.is_file()).chain(tensors).collect()
+    }
+
     /// Where `config.json` is, for messages.
     pub(crate) fn config_path(&self) -> PathBuf {
         self.path.join("config.json")

@@ -13,7 +13,8 @@ use crate::folder::json;
 use crate::mapped::Mapped;
 use crate::stored::Stored;
 
-const INDEX: &str = "model.safetensors.index.json";
+/// Which tensor is in which file, where there are several.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 /// More files than any model has.
 const FILES_MAX: usize = 4096;

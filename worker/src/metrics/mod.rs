@@ -27,6 +27,7 @@ pub struct WorkerMetrics {
     families: families::Families,
     cards: of_card::CardFamilies,
     rpcs: IntCounterVec,
+    model_bytes: IntCounterVec,
     resident: IntGauge,
 }
 
@@ -49,10 +50,18 @@ impl WorkerMetrics {
             "gRPC calls, by method and how they ended",
             &["method", "outcome"],
         );
-        for method in ["describe", "load", "steps", "exchange"] {
+        for method in ["describe", "load", "steps", "exchange", "list", "read"] {
             for outcome in ["ok", "error"] {
                 rpcs.with_label_values(&[method, outcome]).inc_by(0);
             }
+        }
+        let model_bytes = declare.counters(
+            "arcmesh_worker_model_bytes_total",
+            "Bytes of the model's files that came from another worker, or went to one",
+            &["direction"],
+        );
+        for direction in ["sent", "received"] {
+            model_bytes.with_label_values(&[direction]).inc_by(0);
         }
         // The process as a whole has no rank: an empty label is none.
         let resident = families.memory.with_label_values(&["", "", "", "resident"]);
@@ -61,7 +70,7 @@ impl WorkerMetrics {
             "What each rank is: always 1",
             &["version", "backend", "device", "node", "rank", "world"],
         );
-        Self { info, families, cards, rpcs, resident, registry }
+        Self { info, families, cards, rpcs, model_bytes, resident, registry }
     }
 
     /// All series in Prometheus' text format, version 0.0.4.
@@ -73,6 +82,11 @@ impl WorkerMetrics {
         // Writing to a String cannot fail, and every family has a name and a value.
         drop(TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text));
         text
+    }
+
+    /// So much of the model was `sent` to another worker, or `received` from one.
+    pub fn model_bytes(&self, direction: &str, bytes: u64) {
+        self.model_bytes.with_label_values(&[direction]).inc_by(bytes);
     }
 
     /// A gRPC call ended.
@@ -128,6 +142,7 @@ mod tests {
             ("arcmesh_worker_steps_total{outcome=\"refused\",rank=\"none\"}", 0.0),
             ("arcmesh_worker_loads_total{outcome=\"failed\",rank=\"none\"}", 0.0),
             ("arcmesh_worker_rpcs_total{method=\"exchange\",outcome=\"error\"}", 0.0),
+            ("arcmesh_worker_model_bytes_total{direction=\"sent\"}", 0.0),
             ("arcmesh_worker_memory_bytes{kind=\"weights\",rank=\"none\"}", 0.0),
             ("arcmesh_worker_weights_load_seconds{rank=\"none\"}", 0.0),
         ] {

@@ -185,6 +185,11 @@ impl Rank {
         self.shared.metrics.all()
     }
 
+    /// The model that it was started with.
+    pub(crate) fn checkpoint(&self) -> Arc<Checkpoint> {
+        Arc::clone(&self.shared.checkpoint)
+    }
+
     /// What it is and has.
     #[must_use]
     pub fn describe(&self) -> Description {

@@ -4,6 +4,7 @@
 //! coordinator, and a frame should not change threads on its way to the rank.
 
 mod calls;
+mod files;
 mod probes;
 
 use std::future::IntoFuture;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use proto::MESSAGE_BYTES_MAX;
 use proto::collective::peer_server::PeerServer;
+use proto::files::files_server::FilesServer;
 use proto::worker::worker_server::WorkerServer;
 use tls::Guard;
 use tokio::net::TcpListener;
@@ -25,6 +27,7 @@ use tracing::info;
 use crate::collective::grpc::{FRAME_BYTES_MAX, tuned_server};
 use crate::rank::Rank;
 use crate::service::calls::{PeerCalls, WorkerCalls};
+use crate::service::files::FileCalls;
 
 /// How long what is under way may take to end once the worker is told to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -93,10 +96,12 @@ async fn grpc(
         let calls = PeerCalls::new(switchboard.desk().clone(), rank.metrics().clone());
         PeerServer::new(calls).max_decoding_message_size(FRAME_BYTES_MAX)
     });
+    let files = FileCalls::new(rank.checkpoint(), rank.metrics().clone());
     let worker = WorkerServer::new(WorkerCalls::new(rank, stop.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let server = tuned_server().add_service(worker).add_optional_service(peers);
+    let server = tuned_server().add_service(worker).add_service(FilesServer::new(files));
+    let server = server.add_optional_service(peers);
     let serving = async {
         match guard {
             Guard::Open => {

@@ -1,0 +1,108 @@
+//! The calls of `files.proto`: this worker's model for others that lack it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use checkpoint::{Checkpoint, ModelFile};
+use proto::files::files_server::Files;
+use proto::files::{FileEntry, ListReply, ListRequest, Piece, ReadRequest};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::metrics::WorkerMetrics;
+
+/// Bytes of a piece: large enough for line rate, small beside the windows of a connection.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces that are read ahead of the network.
+const PIECES_AHEAD: usize = 4;
+/// Workers that fetch at the same time; more wait for them.
+const READERS_MAX: usize = 4;
+
+/// What workers without the model call.
+#[derive(Debug)]
+pub(super) struct FileCalls {
+    checkpoint: Arc<Checkpoint>,
+    metrics: WorkerMetrics,
+    readers: Arc<Semaphore>,
+}
+
+impl FileCalls {
+    pub(super) fn new(checkpoint: Arc<Checkpoint>, metrics: WorkerMetrics) -> Self {
+        Self { checkpoint, metrics, readers: Arc::new(Semaphore::new(READERS_MAX)) }
+    }
+
+    fn open(&self, request: &ReadRequest) -> Result<File, Status> {
+        if request.model_digest != self.checkpoint.digest() {
+            return Err(Status::failed_precondition("this worker has another model"));
+        }
+        // Only what is listed is read, whatever is asked for.
+        let files = self.checkpoint.model_files().map_err(|error| unreadable(&error))?;
+        let found = files.iter().find(|file| file.name == request.name);
+        let found = found.ok_or_else(|| Status::not_found("the model has no such file"))?;
+        let mut file = File::open(&found.path).map_err(|error| unreadable(&error))?;
+        file.seek(SeekFrom::Start(request.from)).map_err(|error| unreadable(&error))?;
+        Ok(file)
+    }
+}
+
+#[tonic::async_trait]
+impl Files for FileCalls {
+    type ReadStream = ReceiverStream<Result<Piece, Status>>;
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
+        let files = self.checkpoint.model_files().map_err(|error| unreadable(&error));
+        self.metrics.rpc("list", files.is_ok());
+        let entry = |file: ModelFile| FileEntry { name: file.name, bytes: file.bytes };
+        Ok(Response::new(ListReply {
+            model_digest: self.checkpoint.digest().to_vec(),
+            is_folder: self.checkpoint.path().is_dir(),
+            files: files?.into_iter().map(entry).collect(),
+        }))
+    }
+
+    async fn read(
+        &self,
+        request: Request<ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let file = self.open(request.get_ref());
+        self.metrics.rpc("read", file.is_ok());
+        let file = file?;
+        let turn = Arc::clone(&self.readers).acquire_owned().await;
+        let turn = turn.map_err(|_| Status::unavailable("the worker is stopping"))?;
+        let (pieces, reader) = mpsc::channel(PIECES_AHEAD);
+        let metrics = self.metrics.clone();
+        tokio::task::spawn_blocking(move || send(file, &pieces, &metrics, turn));
+        Ok(Response::new(ReceiverStream::new(reader)))
+    }
+}
+
+/// Sends the rest of a file, until it ends or nobody listens.
+fn send(
+    mut file: File,
+    pieces: &mpsc::Sender<Result<Piece, Status>>,
+    metrics: &WorkerMetrics,
+    _turn: OwnedSemaphorePermit,
+) {
+    loop {
+        let mut data = Vec::with_capacity(PIECE_BYTES);
+        let read = file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut data);
+        let bytes = data.len() as u64;
+        let piece = match read {
+            Ok(0) => return,
+            Ok(_) => Ok(Piece { sha256: Sha256::digest(&data).to_vec(), data }),
+            Err(error) => Err(unreadable(&error)),
+        };
+        let failed = piece.is_err();
+        if pieces.blocking_send(piece).is_err() || failed {
+            return;
+        }
+        metrics.model_bytes("sent", bytes);
+    }
+}
+
+fn unreadable(error: &io::Error) -> Status {
+    Status::internal(format!("this worker cannot read its model: {error}"))
+}
