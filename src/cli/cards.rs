@@ -1,6 +1,6 @@
 //! Flags about devices and graphics cards.
 
-use crate::cli::{Flag, Group, flag, many};
+use crate::cli::{FIGURES, Flag, Group, flag, many};
 
 const SYSFS_ROOT: Flag = flag(
     "sysfs-root",
@@ -40,14 +40,7 @@ pub(super) const OPENCL: Group = Group {
     ],
 };
 
-pub(super) const MEASURED_DEVICE: Group = Group {
-    title: "What is measured",
-    flags: &[flag(
-        "json",
-        "FILE",
-        "Where the figures go as JSON as well; - is standard output, and the table then goes to standard error [default: nowhere]",
-    )],
-};
+pub(super) const MEASURED_DEVICE: Group = Group { title: "What is measured", flags: &[FIGURES] };
 
 pub(super) const TELEMETRY: Group = Group {
     title: "Telemetry",

@@ -1,20 +1,10 @@
 //! The flags of what measures: `bench engine`, `bench serve`.
 
-use crate::cli::{BLOCK_SIZE, Flag, Group, KV_CACHE_DTYPE, STEP_TOKENS, flag, many, switch};
-
-const JSON: Flag = flag(
-    "json",
-    "FILE",
-    "Where the figures go as JSON as well; - is standard output, and the table then goes to standard error [default: nowhere]",
-);
-pub(super) const MEASURED_MODEL: Group = Group {
-    title: "Model",
-    flags: &[flag(
-        "model",
-        "MODEL",
-        "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors [default: smollm2-135m-instruct]",
-    )],
+use crate::cli::{
+    ANY_MODEL, BLOCK_SIZE, FIGURES, Group, KV_CACHE_DTYPE, STEP_TOKENS, flag, many, switch,
 };
+
+pub(super) const MEASURED_MODEL: Group = Group { title: "Model", flags: &[ANY_MODEL] };
 pub(super) const MEASURED: Group = Group {
     title: "What is measured",
     flags: &[
@@ -22,7 +12,7 @@ pub(super) const MEASURED: Group = Group {
         flag("generate", "TOKENS", "Tokens that each sequence generates; 0: none [default: 128]"),
         flag("batch", "SEQUENCES", "Sequences that run at once [default: 1]"),
         flag("runs", "RUNS", "How often it is repeated; medians are shown [default: 5]"),
-        JSON,
+        FIGURES,
         STEP_TOKENS,
         BLOCK_SIZE,
         KV_CACHE_DTYPE,
@@ -90,7 +80,7 @@ pub(super) const REQUESTS: Group = Group {
         flag(
             "prompts",
             "FILE",
-            "Prompts from conversations in ShareGPT's JSON, the first message of each; excludes --prompt-tokens [default: synthetic ones]",
+            "Prompts from conversations in ShareGPT's FIGURES, the first message of each; excludes --prompt-tokens [default: synthetic ones]",
         ),
         flag(
             "answer-tokens",
@@ -109,7 +99,7 @@ pub(super) const REQUESTS: Group = Group {
 pub(super) const REPORTS: Group = Group {
     title: "Figures",
     flags: &[
-        JSON,
+        FIGURES,
         flag(
             "html",
             "FILE",
@@ -126,11 +116,7 @@ pub(super) const REPORTS: Group = Group {
 pub(super) const DEMO: Group = Group {
     title: "Site",
     flags: &[
-        flag(
-            "model",
-            "MODEL",
-            "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors [default: smollm2-135m-instruct]",
-        ),
+        ANY_MODEL,
         flag(
             "world",
             "RANKS",

@@ -68,14 +68,22 @@ const fn switch(name: &'static str, help: &'static str) -> Flag {
     Flag { switch: true, ..flag(name, "YES|NO", help) }
 }
 
+/// A model of which there is no more to say.
+const ANY_MODEL: Flag = flag(
+    "model",
+    "MODEL",
+    "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors [default: smollm2-135m-instruct]",
+);
+/// Figures for scripts beside the table.
+const FIGURES: Flag = flag(
+    "json",
+    "FILE",
+    "Where the figures go as JSON as well; - is standard output, and the table then goes to standard error [default: nowhere]",
+);
 const MODEL: Group = Group {
     title: "Model",
     flags: &[
-        flag(
-            "model",
-            "MODEL",
-            "A name of the catalogue, hf:ORG/REPO[:FILE], a GGUF file or a folder of safetensors [default: smollm2-135m-instruct]",
-        ),
+        ANY_MODEL,
         flag(
             "max-model-len",
             "TOKENS",

@@ -7,11 +7,8 @@ use tls::Files;
 
 use crate::config::cards::{self, TelemetryConfig};
 use crate::config::given::{Environment, Given, UsageError};
-use crate::config::meant::{self, DeviceConfig, EngineConfig, HttpConfig, ModelConfig};
+use crate::config::meant::{self, DeviceConfig, EngineConfig, HttpConfig, ModelConfig, RANKS_MAX};
 use crate::config::values::{self, Address};
-
-/// Ranks of a group.
-const RANKS_MAX: u64 = 256;
 
 /// `arcmesh coordinator`.
 #[derive(Debug, Clone)]

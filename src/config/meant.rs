@@ -28,8 +28,8 @@ const OURS: [&str; 9] = [
     "tls",
     "worker",
 ];
-/// Ranks of one process: more threads than any machine has cores are a mistake.
-const RANKS_MAX: u64 = 256;
+/// Ranks of a group: more than anybody has devices for are a mistake.
+pub(super) const RANKS_MAX: u64 = 256;
 /// Threads of one rank.
 const THREADS_MAX: u64 = 1024;
 

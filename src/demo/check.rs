@@ -9,7 +9,7 @@ use crate::bench::serve::Reconciliation;
 use crate::chart::Unit;
 use crate::config::DemoConfig;
 use crate::demo::watch::Watched;
-use crate::load::{Sample, quantile};
+use crate::load::{Sample, median};
 
 /// Memory may grow by so much whatever its share is, bytes: allocators keep what was once needed.
 const MEMORY_SLACK: f64 = 16.0 * 1024.0 * 1024.0;
@@ -125,12 +125,6 @@ impl Check {
 /// Of four equal parts, the one with this number.
 fn quarter(values: &[f64], nth: usize) -> &[f64] {
     &values[values.len() * nth / 4..values.len() * (nth + 1) / 4]
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    (!sorted.is_empty()).then(|| quantile(&sorted, 0.5))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What Linux says of a process: its memory and its handles.
 
 use std::fs;
-use std::path::PathBuf;
+
+use worker::telemetry::resident_bytes_of;
 
 /// A process at a moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,13 +15,10 @@ pub(super) struct Held {
 
 /// What a process holds now; none when it has ended.
 pub(super) fn held(pid: u32) -> Option<Held> {
-    let folder = PathBuf::from(format!("/proc/{pid}"));
-    let status = fs::read_to_string(folder.join("status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    let handles = fs::read_dir(folder.join("fd")).ok()?.count();
+    let memory = resident_bytes_of(pid)? as f64;
+    let handles = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
     let handles = f64::from(u32::try_from(handles).unwrap_or(u32::MAX));
-    Some(Held { memory: kibibytes * 1024.0, handles })
+    Some(Held { memory, handles })
 }
 
 #[cfg(test)]

@@ -20,5 +20,5 @@ pub(crate) use ask::{Ended, Sample};
 pub(crate) use drive::{Load, Progress};
 pub(crate) use http::Origin;
 pub(crate) use prompts::PromptSource;
-pub(crate) use summary::{Spread, Summary, quantile};
+pub(crate) use summary::{Spread, Summary, median, quantile};
 pub(crate) use target::Target;

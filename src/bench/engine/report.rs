@@ -14,6 +14,7 @@ use worker::{BackendChoice, Runner};
 
 use crate::bench::engine::measure::Run;
 use crate::config::BenchLoad;
+use crate::load::median;
 
 /// Every matrix of a layer.
 const MATRICES: [LayerTensor; 7] = [
@@ -273,14 +274,6 @@ fn rates(runs: &[Run], tokens: f64, time: impl Fn(&Run) -> Duration) -> Vec<f64>
     }
     let least = Duration::from_nanos(1);
     runs.iter().map(|run| tokens / time(run).max(least).as_secs_f64()).collect()
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let upper = *sorted.get(sorted.len() / 2)?;
-    let lower = sorted[(sorted.len() - 1) / 2];
-    Some(f64::midpoint(lower, upper))
 }
 
 fn range(values: &[f64]) -> String {

@@ -20,5 +20,5 @@ pub use clock::Clock;
 pub use hwmon::{Fan, Heat, Sensors};
 pub use link::{Link, Port};
 pub use machine::{Machine, PciAddress, PciAddressError};
-pub use process::{resident_bytes, resident_peak_bytes};
+pub use process::{resident_bytes, resident_bytes_of, resident_peak_bytes};
 pub use reading::Reading;

@@ -7,18 +7,24 @@ use crate::memory::line_of;
 /// Bytes of memory that this process has in RAM; none where the machine does not say.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
-    status("VmRSS:")
+    status("self", "VmRSS:")
 }
 
 /// The most that it ever had.
 #[must_use]
 pub fn resident_peak_bytes() -> Option<u64> {
-    status("VmHWM:")
+    status("self", "VmHWM:")
 }
 
-/// Bytes of a line of what Linux says, by its beginning.
-fn status(name: &str) -> Option<u64> {
-    line_of(&fs::read_to_string("/proc/self/status").ok()?, name)
+/// Bytes of memory that another process has in RAM; none where it has ended.
+#[must_use]
+pub fn resident_bytes_of(pid: u32) -> Option<u64> {
+    status(&pid.to_string(), "VmRSS:")
+}
+
+/// Bytes of a line of what Linux says of a process, by its beginning.
+fn status(process: &str, name: &str) -> Option<u64> {
+    line_of(&fs::read_to_string(format!("/proc/{process}/status")).ok()?, name)
 }
 
 #[cfg(test)]
