@@ -1,4 +1,4 @@
-//! A cell for each moment and range, the darker the more, as SVG and as a table.
+//! A cell for each moment and range, in a stronger colour the more, as SVG and as a table.
 
 use std::fmt::Write as _;
 

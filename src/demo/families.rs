@@ -234,7 +234,7 @@ impl Family {
                 heat.counts.push((*first..=*last).map(|row| within(histogram, row)).collect());
             }
         }
-        let note = "the darker, the more requests".to_owned();
+        let note = "the stronger the colour, the more requests".to_owned();
         Chart { title: self.title.to_owned(), note, picture: Picture::Heat(heat) }
     }
 }

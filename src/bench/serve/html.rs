@@ -233,7 +233,7 @@ fn rhythm(samples: &[&Sample]) -> Chart {
         WAITS.iter().map(|bound| format!("≤ {}", Unit::Seconds.show(*bound))).collect();
     ranges.push("more".to_owned());
     let picture = Picture::Heat(Heat { moments: spans.middles(), ranges, counts });
-    let note = "waits between pieces of text; the darker, the more of them".to_owned();
+    let note = "waits between pieces of text; the stronger the colour, the more of them".to_owned();
     Chart { title: "Rhythm of the text".to_owned(), note, picture }
 }
 
