@@ -86,6 +86,7 @@ impl Metrics {
         });
         // There is always a rank 0.
         metrics.rank(0, [Duration::ZERO; 4]);
+        metrics.own.rank_share.with_label_values(&["0"]).set(0.0);
         metrics
     }
 
