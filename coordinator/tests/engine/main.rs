@@ -10,5 +10,7 @@ mod fleet;
 mod grpc;
 mod life;
 mod metrics;
+mod network;
 mod oracle;
+mod sim;
 mod timeouts;

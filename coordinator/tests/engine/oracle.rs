@@ -166,6 +166,20 @@ impl Oracle {
         })
     }
 
+    /// The epoch that it is in.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.state().load.epoch
+    }
+
+    /// It is another process from now on, and knows nothing.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state();
+        state.load = LoadRequest::default();
+        state.step = 0;
+        state.device.clear();
+        state.host.clear();
+    }
+
     /// Runs a step; none: silence.
     pub(crate) async fn step(
         &self,
