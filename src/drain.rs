@@ -16,12 +16,11 @@ const DRAINED_MAX: Duration = Duration::from_secs(120);
 pub(crate) async fn run(config: DrainConfig) -> anyhow::Result<()> {
     let etcd = Etcd::new(config.etcd);
     let address = registry::drain(&etcd, &config.node).await?;
-    match timeout(DRAINED_MAX, registry::drained(&etcd, &address)).await {
-        Ok(drained) => drained?,
-        Err(_) => bail!(
+    if timeout(DRAINED_MAX, registry::drained(&etcd, &address)).await.is_err() {
+        bail!(
             "{address} is still a rank after {} s: is there another worker that can take its place?",
             DRAINED_MAX.as_secs()
-        ),
+        );
     }
     terminal::say(&format!("{address} is drained: it can be stopped"))?;
     Ok(())

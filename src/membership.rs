@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,12 +15,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::config::Address;
 use crate::ranks;
 
-/// Port of etcd where its address names none.
-const ETCD_PORT: u16 = 2379;
 /// A coordinator that was killed loses its place within this time; another does not.
 const PLACE_MAX: Duration = Duration::from_secs(12);
 /// Groups that ask for an epoch at the same time: one forms at a time.
@@ -56,7 +55,7 @@ pub(crate) async fn stand(
     let name = format!("{http} on {}", ranks::node());
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let started = u64::try_from(started).unwrap_or(u64::MAX);
-    let leader = Leader { name, http: http.to_owned(), started };
+    let leader = Leader { name, started };
     let (there, announced) = watch::channel(Vec::new());
     let (members, leaving) = follow(announced, guard);
     let (epochs, asked) = mpsc::channel(EPOCHS_ASKED_MAX);
@@ -175,16 +174,8 @@ pub(crate) fn own_host(config: &EtcdConfig) -> anyhow::Result<String> {
 
 /// Nothing is sent: the system only says which of its addresses it would send from.
 fn source_of(endpoint: &str) -> anyhow::Result<SocketAddr> {
-    let authority = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
-    let authority = authority.split('/').next().unwrap_or(authority);
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let addresses: Vec<SocketAddr> = if has_port {
-        authority.to_socket_addrs()?.collect()
-    } else {
-        (authority, ETCD_PORT).to_socket_addrs()?.collect()
-    };
     let mut reason = anyhow!("there is no such address");
-    for address in addresses {
+    for address in Url::parse(endpoint)?.socket_addrs(|| None)? {
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any)?;
         match socket.connect(address) {
@@ -199,7 +190,6 @@ fn source_of(endpoint: &str) -> anyhow::Result<SocketAddr> {
 pub(crate) fn announcement(
     listening: SocketAddr,
     advertise: Option<&Address>,
-    metrics: SocketAddr,
     description: proto::worker::Description,
 ) -> anyhow::Result<Announcement> {
     if advertise.is_none() && listening.ip().is_unspecified() {
@@ -207,8 +197,32 @@ pub(crate) fn announcement(
     }
     Ok(Announcement {
         address: advertise.map_or_else(|| listening.to_string(), ToString::to_string),
-        metrics: metrics.to_string(),
         description: Some(description),
         draining: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn we_are_reached_where_etcd_is_reached_from() {
+        for endpoint in ["http://127.0.0.1:2379", "http://127.0.0.1", "https://127.0.0.1:9/path"] {
+            assert_eq!(source_of(endpoint).unwrap().ip().to_string(), "127.0.0.1", "{endpoint}");
+        }
+        for endpoint in ["http://[::1]", "http://[::1]:2379", "http://[::1]:2379/"] {
+            // A machine may have no addresses of this kind; what is no failure to read them.
+            match source_of(endpoint) {
+                Ok(source) => assert_eq!(source.ip().to_string(), "::1", "{endpoint}"),
+                Err(error) => {
+                    let code = error
+                        .downcast_ref::<std::io::Error>()
+                        .and_then(std::io::Error::raw_os_error);
+                    assert!(code.is_some(), "{endpoint}: {error}");
+                }
+            }
+        }
+        assert!(source_of("http://[::1").is_err());
+    }
 }

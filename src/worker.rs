@@ -65,8 +65,7 @@ pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let described = rank.describe();
     tracing::info!(device = %described.device, threads = described.threads, "this rank's device");
     let (listening, metrics_at) = (listener.local_addr()?, metrics_listener.local_addr()?);
-    let said =
-        membership::announcement(listening, config.advertise.as_ref(), metrics_at, described);
+    let said = membership::announcement(listening, config.advertise.as_ref(), described);
     let announced = match etcd {
         Some(etcd) => Some(Announced::start(etcd, said?)),
         None => None,
@@ -103,8 +102,7 @@ impl Announced {
         let address = self.said.borrow().address.clone();
         self.said.send_modify(|said| said.draining = true);
         match timeout(DRAIN_MAX, registry::drained(&self.etcd, &address)).await {
-            Ok(Ok(())) => tracing::info!("drained"),
-            Ok(Err(error)) => tracing::warn!("cannot see whether it is drained: {error}"),
+            Ok(()) => tracing::info!("drained"),
             Err(_) => tracing::warn!("nobody has taken its rank over: the group loses it"),
         }
         self.stop.cancel();

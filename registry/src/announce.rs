@@ -1,7 +1,5 @@
 //! A worker says that it is there, for as long as it is.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use etcd_client::{Client, LeaseKeepAliveStream, LeaseKeeper, PutOptions};
 use prost::Message as _;
 use proto::worker::Announcement;
@@ -19,15 +17,11 @@ pub async fn announce(
     stop: CancellationToken,
 ) {
     let mut attempts = Attempts::new();
-    let there = AtomicBool::new(false);
     loop {
-        let error = match stay(&etcd, &mut announcement, &stop, &there).await {
+        let error = match stay(&etcd, &mut announcement, &stop, &mut attempts).await {
             Ok(()) => return,
             Err(error) => error,
         };
-        if there.swap(false, Ordering::Relaxed) {
-            attempts.well();
-        }
         let pause = attempts.failed("cannot be announced", &error);
         tokio::select! {
             () = stop.cancelled() => return,
@@ -41,7 +35,7 @@ async fn stay(
     etcd: &Etcd,
     announcement: &mut watch::Receiver<Announcement>,
     stop: &CancellationToken,
-    there: &AtomicBool,
+    attempts: &mut Attempts,
 ) -> Result<(), RegistryError> {
     let mut client = etcd.client().await?;
     let mut lease = Lease::grant(&mut client).await?;
@@ -50,9 +44,8 @@ async fn stay(
         let key = etcd.key(&format!("workers/{}", said.address));
         let options = PutOptions::new().with_lease(lease.id);
         bounded(client.put(key, said.encode_to_vec(), Some(options))).await?;
-        if !there.swap(true, Ordering::Relaxed) {
-            tracing::info!(address = said.address, "announced");
-        }
+        attempts.well();
+        tracing::info!(address = said.address, draining = said.draining, "announced");
         loop {
             tokio::select! {
                 () = stop.cancelled() => {

@@ -1,10 +1,10 @@
 //! A worker is to take part in no group any more: who asks for it, and who waits for it.
 
-use etcd_client::{GetOptions, PutOptions, SortOrder, SortTarget, WatchOptions};
+use etcd_client::{GetOptions, PutOptions, SortOrder, SortTarget};
 use prost::Message as _;
 use proto::worker::{Announcement, Formation};
 
-use crate::etcd::{Etcd, RegistryError, bounded};
+use crate::etcd::{Etcd, RegistryError, Watched, bounded};
 
 /// Behind the key of a worker that is to be drained.
 pub(crate) const DRAIN: &str = "#drain";
@@ -75,28 +75,13 @@ pub async fn drain(etcd: &Etcd, name: &str) -> Result<String, DrainError> {
 }
 
 /// Waits until the newest group has no rank at this address.
-///
-/// # Errors
-/// [`RegistryError`], when etcd cannot say.
-pub async fn drained(etcd: &Etcd, address: &str) -> Result<(), RegistryError> {
-    let key = etcd.key("formation");
-    let mut client = etcd.client().await?;
-    let mut watching = bounded(client.watch(key.as_str(), Some(WatchOptions::new()))).await?;
+pub async fn drained(etcd: &Etcd, address: &str) {
+    let mut newest = Watched::key(etcd, "formation", "cannot see which group there is");
     loop {
-        let found = bounded(client.get(key.as_str(), None)).await?;
+        let found = newest.news().await;
         let formation = found.kvs().first().and_then(|entry| Formation::decode(entry.value()).ok());
         if formation.is_none_or(|f| f.ranks.iter().all(|rank| rank != address)) {
-            return Ok(());
-        }
-        let ended = || RegistryError::Ended("that of groups".to_owned());
-        loop {
-            let news = watching.message().await?.ok_or_else(ended)?;
-            if news.canceled() {
-                return Err(ended());
-            }
-            if !news.events().is_empty() {
-                break;
-            }
+            return;
         }
     }
 }

@@ -4,9 +4,12 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_client::{
+    Certificate, Client, ConnectOptions, GetOptions, GetResponse, Identity, ResponseHeader,
+    TlsOptions, WatchOptions,
+};
 use tls::Files;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Longest wait for an answer of etcd.
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(2);
@@ -18,6 +21,8 @@ pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to reach etcd.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Another look, should no news come through.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// etcd allows a ping every 5 s, and ends connections that ask more often.
 const PING_EVERY: Duration = Duration::from_secs(6);
 
@@ -96,13 +101,12 @@ impl Etcd {
         if let Some((name, Secret(password))) = user {
             options = options.with_user(name, password);
         }
-        if let Some(Files { ca, certificate, key }) = certificates {
+        let is_secure = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+        if let Some(Files { ca, certificate, key }) = certificates.as_ref().filter(|_| is_secure) {
             let tls = TlsOptions::new()
                 .ca_certificate(Certificate::from_pem(read(ca)?))
                 .identity(Identity::from_pem(read(certificate)?, read(key)?));
-            if endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
-                options = options.with_tls(tls);
-            }
+            options = options.with_tls(tls);
         }
         // Both are large, and are held in many a future.
         let connecting = Box::pin(Client::connect(endpoints, Some(options)));
@@ -127,6 +131,85 @@ pub(crate) async fn bounded<T>(
     call: impl Future<Output = Result<T, etcd_client::Error>>,
 ) -> Result<T, RegistryError> {
     Ok(timeout(CALL_MAX, call).await.map_err(|_| RegistryError::Silent)??)
+}
+
+/// Something in etcd that is read again whenever it may have changed. A watch that ended, was cancelled,
+/// or was to begin with what has been compacted away, is a failed attempt: after a pause all is read
+/// anew, and watched from there. So no change is missed, and none is made up.
+pub(crate) struct Watched {
+    etcd: Etcd,
+    /// What cannot be done without it, for a warning.
+    what: &'static str,
+    key: String,
+    read: GetOptions,
+    watch: WatchOptions,
+    attempts: Attempts,
+    /// A client, and the revision that was read with it.
+    seen: Option<(Box<Client>, i64)>,
+}
+
+impl Watched {
+    /// What stands at a key.
+    pub(crate) fn key(etcd: &Etcd, key: &str, what: &'static str) -> Self {
+        let (read, watch) = (GetOptions::new(), WatchOptions::new());
+        let (etcd, key) = (etcd.clone(), etcd.key(key));
+        Self { etcd, what, key, read, watch, attempts: Attempts::new(), seen: None }
+    }
+
+    /// All that stands behind a prefix, as `read` says.
+    pub(crate) fn prefix(etcd: &Etcd, key: &str, read: GetOptions, what: &'static str) -> Self {
+        let (read, watch) = (read.with_prefix(), WatchOptions::new().with_prefix());
+        Self { read, watch, ..Self::key(etcd, key, what) }
+    }
+
+    /// What stands there: at once when it is asked for the first time, and then as soon as it has changed,
+    /// or after a while. Waits for an etcd that is away.
+    pub(crate) async fn news(&mut self) -> GetResponse {
+        loop {
+            let error = match self.attempt().await {
+                Ok(found) => return found,
+                Err(error) => error,
+            };
+            self.seen = None;
+            sleep(self.attempts.failed(self.what, &error)).await;
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<GetResponse, RegistryError> {
+        let mut client = match self.seen.take() {
+            None => self.etcd.client().await?,
+            Some((mut client, revision)) => {
+                let changed = self.changed(&mut client, revision);
+                timeout(LOOK_AGAIN, changed).await.unwrap_or(Ok(()))?;
+                // A watch that can be had, but does not last, is none.
+                self.attempts.well();
+                client
+            }
+        };
+        let found = bounded(client.get(self.key.as_str(), Some(self.read.clone()))).await?;
+        let revision = found.header().map_or(0, ResponseHeader::revision);
+        self.seen = Some((client, revision));
+        Ok(found)
+    }
+
+    /// Waits for a change after a revision.
+    async fn changed(&self, client: &mut Client, revision: i64) -> Result<(), RegistryError> {
+        let options = self.watch.clone().with_start_revision(revision + 1);
+        let mut watching = bounded(client.watch(self.key.as_str(), Some(options))).await?;
+        loop {
+            let ended = |why: &str| RegistryError::Ended(why.to_owned());
+            let news = watching.message().await?.ok_or_else(|| ended("a watch"))?;
+            if news.compact_revision() > 0 {
+                return Err(ended("what was to be watched has been compacted"));
+            }
+            if news.canceled() {
+                return Err(ended(news.cancel_reason()));
+            }
+            if !news.events().is_empty() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Pauses between attempts, and says once what is wrong.

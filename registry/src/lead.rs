@@ -1,24 +1,23 @@
 //! Who leads: elected by etcd, kept by a lease, and the one who writes down epochs.
 
-use std::time::Duration;
-
-use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, WatchOptions};
+use etcd_client::{
+    Client, Compare, CompareOp, GetResponse, PutOptions, ResponseHeader, Txn, TxnOp,
+};
 use prost::Message as _;
 use proto::worker::{Formation, Leader};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce::Lease;
-use crate::etcd::{Attempts, Etcd, RegistryError, SIGN_OF_LIFE, bounded};
+use crate::etcd::{Attempts, Etcd, RegistryError, SIGN_OF_LIFE, Watched, bounded};
 
 /// The lower bits of an epoch count a leader's groups, the upper ones leaders.
 const GROUP_BITS: u32 = 32;
 /// Groups that ask for an epoch at the same time: one forms at a time.
 const REQUESTS_MAX: usize = 1;
-/// Another look at who leads, should no news of it come through.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// A group that is about to form asks for its epoch.
 #[derive(Debug)]
@@ -62,7 +61,8 @@ struct Hold {
 /// Who stands where we would.
 enum Won {
     Us(Box<Hold>),
-    Another(String),
+    /// None: it has gone since.
+    Another(Option<Leader>),
 }
 
 /// Waits until nobody else leads, and leads. None: `stop` came first. `said` is called with the
@@ -76,25 +76,12 @@ pub async fn campaign(
     let mut attempts = Attempts::new();
     let mut seen = String::new();
     loop {
-        let tried = async {
-            match claim(etcd, &leader).await? {
-                Won::Us(hold) => Ok::<_, RegistryError>(Some(hold)),
-                Won::Another(name) => {
-                    if name != seen {
-                        said(&name);
-                        seen = name;
-                    }
-                    vacancy(etcd).await?;
-                    Ok(None)
-                }
-            }
-        };
-        let outcome = tokio::select! {
-            outcome = tried => outcome,
+        let tried = tokio::select! {
+            tried = claim(etcd, &leader) => tried,
             () = stop.cancelled() => return None,
         };
-        match outcome {
-            Ok(Some(hold)) => {
+        let waiting = match tried {
+            Ok(Won::Us(hold)) => {
                 let etcd = etcd.clone();
                 let mut keeper =
                     Keeper { etcd, leader, hold: Some(hold), held: None, term: 0, epoch: 0 };
@@ -102,16 +89,34 @@ pub async fn campaign(
                 tracing::info!(term = keeper.term, "elected");
                 return Some(keeper);
             }
-            Ok(None) => attempts.well(),
-            Err(error) => {
-                let pause = attempts.failed("cannot be elected", &error);
-                tokio::select! {
-                    () = sleep(pause) => {}
-                    () = stop.cancelled() => return None,
+            Ok(Won::Another(another)) => {
+                attempts.well();
+                let Some(another) = another else { continue };
+                if another.name != seen {
+                    said(&another.name);
+                    seen.clone_from(&another.name);
                 }
+                Either::Left(changes(etcd, another))
             }
+            Err(error) => Either::Right(sleep(attempts.failed("cannot be elected", &error))),
+        };
+        tokio::select! {
+            () = waiting => {}
+            () = stop.cancelled() => return None,
         }
     }
+}
+
+/// Waits until this one stands in the leader's place no more.
+async fn changes(etcd: &Etcd, leader: Leader) {
+    let mut place = Watched::key(etcd, "leader", "cannot see who leads");
+    while who(&place.news().await).as_ref() == Some(&leader) {}
+}
+
+/// Who stands in the leader's place.
+fn who(found: &GetResponse) -> Option<Leader> {
+    let unknown = || Leader { name: "somebody".to_owned(), started: 0 };
+    found.kvs().first().map(|entry| Leader::decode(entry.value()).unwrap_or_else(|_| unknown()))
 }
 
 /// Takes the leader's place if it is free.
@@ -125,34 +130,12 @@ async fn claim(etcd: &Etcd, leader: &Leader) -> Result<Won, RegistryError> {
         .and_then([TxnOp::put(key.as_str(), leader.encode_to_vec(), Some(put))]);
     let answer = bounded(client.txn(txn)).await?;
     if answer.succeeded() {
-        let created = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let created = answer.header().map_or(0, ResponseHeader::revision);
         return Ok(Won::Us(Box::new(Hold { client, lease, created })));
     }
     drop(bounded(client.lease_revoke(lease.id)).await);
     let there = bounded(client.get(key, None)).await?;
-    let name = there.kvs().first().and_then(|entry| Leader::decode(entry.value()).ok());
-    Ok(Won::Another(name.map_or_else(|| "somebody".to_owned(), |leader| leader.name)))
-}
-
-/// Waits until there is news of the leader's place, or for a while.
-async fn vacancy(etcd: &Etcd) -> Result<(), RegistryError> {
-    let key = etcd.key("leader");
-    let mut client = etcd.client().await?;
-    let mut watching = bounded(client.watch(key.as_str(), Some(WatchOptions::new()))).await?;
-    let there = bounded(client.get(key, Some(GetOptions::new().with_keys_only()))).await?;
-    if there.kvs().is_empty() {
-        return Ok(());
-    }
-    let news = async {
-        loop {
-            match watching.message().await {
-                Ok(Some(news)) if news.events().is_empty() && !news.canceled() => {}
-                Ok(_) => return Ok(()),
-                Err(error) => return Err(RegistryError::from(error)),
-            }
-        }
-    };
-    tokio::time::timeout(LOOK_AGAIN, news).await.unwrap_or(Ok(()))
+    Ok(Won::Another(who(&there)))
 }
 
 impl Keeper {
@@ -227,21 +210,15 @@ impl Keeper {
             }
             self.held = None;
         }
-        let Won::Us(hold) = claim(&self.etcd, &self.leader).await? else {
+        let hold = match claim(&self.etcd, &self.leader).await? {
+            Won::Us(hold) => hold,
             // Our own name may stand there still, under a lease that is about to run out.
-            return self.is_ours().await;
+            Won::Another(another) => return Ok(another.is_none_or(|leader| leader == self.leader)),
         };
         self.hold = Some(hold);
         self.next_term().await;
         tracing::info!(term = self.term, "elected again");
         Ok(true)
-    }
-
-    /// Whether our own name stands in the leader's place.
-    async fn is_ours(&self) -> Result<bool, RegistryError> {
-        let mut client = self.etcd.client().await?;
-        let there = bounded(client.get(self.etcd.key("leader"), None)).await?;
-        Ok(there.kvs().first().is_none_or(|entry| entry.value() == self.leader.encode_to_vec()))
     }
 
     /// A term above every one that etcd knows of.
@@ -268,8 +245,7 @@ impl Keeper {
         // An etcd that was emptied has forgotten how many have led; the ranks have not.
         let term = if seen > self.term { seen + 1 } else { self.term };
         let epoch = self.epoch.max(newest).max(term << GROUP_BITS) + 1;
-        let formation =
-            Formation { epoch, leader: self.leader.name.clone(), ranks: ranks.to_vec() };
+        let formation = Formation { epoch, ranks: ranks.to_vec() };
         match self.write(&formation).await {
             Ok(true) => {}
             Ok(false) => return Err(EpochError::Deposed),

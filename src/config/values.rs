@@ -6,6 +6,7 @@ use catalogue::ModelReference;
 use coordinator::Overlong;
 use proto::worker::KvDtype;
 use scheduler::Admission;
+use url::Url;
 use worker::backend::opencl::DeviceChoice;
 use worker::telemetry::{Machine, PciAddress};
 
@@ -239,12 +240,16 @@ pub(crate) fn cluster(text: &str) -> Result<String, String> {
 
 /// An address of the web.
 pub(crate) fn url(text: &str) -> Result<String, String> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    match rest {
-        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
-            Ok(text.to_owned())
-        }
-        _ => Err("it must be an address that starts with https:// or http://".to_owned()),
+    // What follows the scheme is left to who knows how addresses are written.
+    if !["https://", "http://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Err("it must be an address that starts with https:// or http://".to_owned());
+    }
+    if text.contains(char::is_whitespace) {
+        return Err("an address has no blanks".to_owned());
+    }
+    match Url::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("it is no address: {error}")),
     }
 }
 

@@ -238,6 +238,7 @@ pub(crate) const WRONG: &[(&str, &str, &str)] = &[
     ("worker", "metrics", "a:b"),
     ("coordinator", "worker", "a:0"),
     ("coordinator", "etcd", "10.0.0.1:2379"),
+    ("coordinator", "etcd", "http://[::1"),
     ("coordinator", "etcd-user", "name"),
     ("coordinator", "cluster", "a/b"),
     ("coordinator", "world", "0"),

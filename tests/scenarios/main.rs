@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod answers;
+mod between;
 mod browser;
 mod chromium;
 mod demo;
@@ -24,3 +25,4 @@ mod reconcile;
 mod security;
 mod site;
 mod timeouts;
+mod watches;
