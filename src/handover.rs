@@ -170,7 +170,7 @@ async fn client(
         .connect_timeout(connect_max)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES);
-    let channel = guard.connect(&endpoint, address).await?;
+    let channel = guard.connect(&endpoint).await?;
     Ok(FilesClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 

@@ -10,7 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::codegen::http::uri::Authority;
+use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::service_fn;
 
 use crate::identity::Identity;
@@ -33,27 +34,23 @@ pub enum Guard {
 }
 
 impl Guard {
-    /// A channel to `host:port`, connected when it is used.
+    /// A channel to `http://host:port`, connected when it is used.
     #[must_use]
-    pub fn lazy(&self, endpoint: &Endpoint, address: &str) -> Channel {
+    pub fn lazy(&self, endpoint: &Endpoint) -> Channel {
         match self {
             Self::Open => endpoint.connect_lazy(),
-            Self::Mutual(identity) => {
-                endpoint.connect_with_connector_lazy(connector(identity, address))
-            }
+            Self::Mutual(identity) => endpoint.connect_with_connector_lazy(connector(identity)),
         }
     }
 
-    /// A channel to `host:port`, connected.
+    /// A channel to `http://host:port`, connected.
     ///
     /// # Errors
     /// When it cannot be.
-    pub async fn connect(&self, endpoint: &Endpoint, address: &str) -> Result<Channel, Error> {
+    pub async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
         match self {
             Self::Open => endpoint.connect().await,
-            Self::Mutual(identity) => {
-                endpoint.connect_with_connector(connector(identity, address)).await
-            }
+            Self::Mutual(identity) => endpoint.connect_with_connector(connector(identity)).await,
         }
     }
 }
@@ -101,12 +98,11 @@ impl Identity {
     }
 }
 
-/// Connects to an address, proves who we are, and has the other end prove it.
+/// Connects to where a URI leads, proves who we are, and has the other end prove it.
 fn connector(
     identity: &Identity,
-    address: &str,
 ) -> impl tower::Service<
-    tonic::transport::Uri,
+    Uri,
     Response = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>,
     Error = io::Error,
     Future: Send,
@@ -114,12 +110,13 @@ fn connector(
 + Send
 + 'static
 + use<> {
-    let (identity, address) = (identity.clone(), address.to_owned());
-    service_fn(move |_| {
-        let (connector, address) = (TlsConnector::from(identity.client()), address.clone());
+    let identity = identity.clone();
+    service_fn(move |to: Uri| {
+        let connector = TlsConnector::from(identity.client());
         async move {
             let proving = async {
-                let stream = TcpStream::connect(&address).await?;
+                let address = to.authority().map_or("", Authority::as_str);
+                let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 let name = ServerName::try_from(crate::NAME).map_err(io::Error::other)?;
                 connector.connect(name, stream).await

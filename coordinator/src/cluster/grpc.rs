@@ -45,15 +45,14 @@ pub fn connect(address: &str, guard: &Guard) -> Result<Member, MemberError> {
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES);
     let (requests, asked) = mpsc::channel(1);
-    let (guard, to) = (guard.clone(), address.to_owned());
-    tokio::spawn(Remote { endpoint, address: to, guard, client: None, steps: None }.serve(asked));
+    let guard = guard.clone();
+    tokio::spawn(Remote { endpoint, guard, client: None, steps: None }.serve(asked));
     Ok(Member { name: address.to_owned(), address: Some(address.to_owned()), requests })
 }
 
 /// The task behind a member.
 struct Remote {
     endpoint: Endpoint,
-    address: String,
     guard: Guard,
     /// Connected, as far as we know.
     client: Option<WorkerClient<Channel>>,
@@ -112,10 +111,10 @@ impl Remote {
     }
 
     fn client(&mut self) -> WorkerClient<Channel> {
-        let Self { endpoint, address, guard, client, .. } = self;
+        let Self { endpoint, guard, client, .. } = self;
         client
             .get_or_insert_with(|| {
-                WorkerClient::new(guard.lazy(endpoint, address))
+                WorkerClient::new(guard.lazy(endpoint))
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(MESSAGE_BYTES_MAX)
             })

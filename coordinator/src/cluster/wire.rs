@@ -9,6 +9,9 @@ use scheduler::{BlockPair, Sampling, Slice, StepPlan, TokenId};
 use crate::cluster::{Adjustment, ClusterError, Likelihood, RankTimes, Scores, SliceWish};
 
 /// The request for a plan, with a wish for each of its slices; without one, a heartbeat.
+///
+/// # Panics
+/// Where there are more or fewer wishes than slices.
 pub(super) fn request(
     plan: Option<(&StepPlan, &[SliceWish])>,
     epoch: u64,
@@ -17,6 +20,7 @@ pub(super) fn request(
     let Some((plan, wishes)) = plan else {
         return StepRequest { epoch, step, ..StepRequest::default() };
     };
+    assert_eq!(plan.slices.len(), wishes.len(), "each slice has its wish");
     StepRequest {
         epoch,
         step,

@@ -363,10 +363,8 @@ async fn call(peer: usize, address: &str, guard: &Guard, greeting: Frame) -> Res
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::invalid_argument(format!("not an address: {error}")))?;
     let endpoint = tuned_endpoint(endpoint).connect_timeout(CONNECT_PATIENCE);
-    let channel = guard
-        .connect(&endpoint, address)
-        .await
-        .map_err(|error| Status::unavailable(with_causes(&error)))?;
+    let channel =
+        guard.connect(&endpoint).await.map_err(|error| Status::unavailable(with_causes(&error)))?;
     let epoch = greeting.epoch;
     let (outgoing, frames) = mpsc::channel(QUEUED_FRAMES_MAX);
     outgoing.try_send(greeting).expect("the queue is new");
