@@ -12,8 +12,9 @@ use crate::{front, membership, models, shutdown};
 pub(crate) async fn run(config: CoordinatorConfig) -> anyhow::Result<()> {
     let shutdown = shutdown::token()?;
     let listener = bind(&config.http.listen, "--host, --port").await?;
-    let checkpoint = models::open(config.model).await?;
+    let door = front::door(&config.http)?;
     let guard = membership::guard(config.certificates.as_ref())?;
+    let checkpoint = models::open(config.model).await?;
     // The place is given up once everything has ended.
     let ended = CancellationToken::new();
     let (roster, held) = match config.ranks {
@@ -26,10 +27,9 @@ pub(crate) async fn run(config: CoordinatorConfig) -> anyhow::Result<()> {
             (place.roster, Some(place.held))
         }
     };
-    let asked = front::config(&config.http, &config.engine);
+    let asked = front::config(config.http.served_model_name, &config.engine);
     let coordinator = front::start(asked, &checkpoint, roster, shutdown.clone())?;
-    let guarded = !config.http.api_keys.is_empty();
-    let served = front::serve(coordinator, listener, shutdown, guarded);
+    let served = front::serve(coordinator, listener, door, shutdown);
     let Some(mut held) = held else { return served.await };
     tokio::select! {
         served = served => {

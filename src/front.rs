@@ -1,25 +1,42 @@
 //! What `serve`, `coordinator` and `generate` share: the engine over its ranks.
 
-use anyhow::bail;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
 use checkpoint::Checkpoint;
-use coordinator::{Coordinator, CoordinatorConfig, Patience, Roster, ServingLimits};
+use coordinator::{ApiKeys, Coordinator, CoordinatorConfig, Patience, Roster, ServingLimits};
+use tls::ServerCertificate;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{EngineConfig, HttpConfig, KvCacheSize};
 use crate::{loading, terminal};
 
-/// What a coordinator is to do for `http`.
-pub(crate) fn config(http: &HttpConfig, engine: &EngineConfig) -> CoordinatorConfig {
-    let api_keys = http.api_keys.iter().map(|key| key.0.clone()).collect();
-    CoordinatorConfig { api_keys, ..unguarded(http.served_model_name.clone(), engine) }
+/// Whom the API lets in, and what it proves to them.
+#[derive(Debug)]
+pub(crate) struct Door {
+    keys: ApiKeys,
+    certificate: Option<ServerCertificate>,
 }
 
-/// What a coordinator is to do where nobody else can ask it.
-pub(crate) fn unguarded(served_name: String, engine: &EngineConfig) -> CoordinatorConfig {
+/// Reads the files of keys and certificates.
+pub(crate) fn door(http: &HttpConfig) -> anyhow::Result<Door> {
+    let keys: Vec<String> = http.api_keys.iter().map(|key| key.0.clone()).collect();
+    let mut keys = ApiKeys::new(&keys).context("--api-key")?;
+    if let Some(file) = &http.api_key_file {
+        keys = keys.and_file(file).context("--api-key-file")?;
+    }
+    let load = |(certificate, key): &(PathBuf, PathBuf)| {
+        ServerCertificate::load(certificate.clone(), key.clone())
+    };
+    let certificate = http.certificate.as_ref().map(load).transpose();
+    Ok(Door { keys, certificate: certificate.context("--http-cert, --http-key")? })
+}
+
+/// What a coordinator is to do.
+pub(crate) fn config(served_name: String, engine: &EngineConfig) -> CoordinatorConfig {
     CoordinatorConfig {
         served_names: vec![served_name],
-        api_keys: Vec::new(),
         limits: limits(engine),
         patience: Patience { queue_max: engine.queue_wait, ..Patience::default() },
     }
@@ -68,10 +85,13 @@ pub(crate) fn start(
 pub(crate) async fn serve(
     coordinator: Coordinator,
     listener: TcpListener,
+    door: Door,
     shutdown: CancellationToken,
-    guarded: bool,
 ) -> anyhow::Result<()> {
-    let address = listener.local_addr()?.to_string();
+    let guarded = !door.keys.is_open();
+    let scheme = if door.certificate.is_some() { "https" } else { "http" };
+    let address = format!("{scheme}://{}", listener.local_addr()?);
+    let coordinator = coordinator.with_keys(door.keys).with_certificate(door.certificate);
     let state = coordinator.state();
     let served = tokio::spawn(coordinator.serve(listener));
     if loading::shown(state).await {
@@ -88,8 +108,8 @@ pub(crate) async fn serve(
 fn announce(address: &str, guarded: bool) -> anyhow::Result<()> {
     let key = if guarded { "\n    -H 'Authorization: Bearer YOUR-KEY' \\" } else { "" };
     terminal::say(&format!(
-        "listening on http://{address}\n  \
-         curl -N http://{address}/v1/chat/completions \\{key}\n    \
+        "listening on {address}\n  \
+         curl -N {address}/v1/chat/completions \\{key}\n    \
          -H 'Content-Type: application/json' \\\n    \
          -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Why is the sky blue?\"}}], \
          \"stream\": true}}'"

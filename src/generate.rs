@@ -20,7 +20,7 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
     let metrics = WorkerMetrics::new();
     let members = ranks::start(&checkpoint, &config.device, &metrics, config.world)?;
     let stop = CancellationToken::new();
-    let asked = front::unguarded(name, &config.engine);
+    let asked = front::config(name, &config.engine);
     let coordinator = front::start(asked, &checkpoint, members, stop.clone())?;
     let api = coordinator.api().clone();
     let prompt = prompt(&config.prompt, &api.tokenizer, &api.template)?;

@@ -1,7 +1,6 @@
 //! What an operator can set, as plain data. Nothing is read from the environment here: the command
 //! does that, and these are validated before any port is bound.
 
-use std::fmt;
 use std::time::Duration;
 
 use proto::worker::KvDtype;
@@ -9,16 +8,11 @@ use scheduler::{Admission, Policy};
 
 use crate::ceiling::Ceiling;
 
-/// Bytes of the longest API key that a request can show.
-pub(crate) const API_KEY_BYTES_MAX: usize = 512;
-
 /// A coordinator's configuration.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CoordinatorConfig {
     /// Names that requests may use for it; the first is its name in metrics. At least one.
     pub served_names: Vec<String>,
-    /// A request must have one of these; empty: no key is needed. Never shown.
-    pub api_keys: Vec<String>,
     /// What is served, and how much of it at once.
     pub limits: ServingLimits,
     /// How long anything may take.
@@ -89,18 +83,6 @@ pub struct Patience {
     pub drain_max: Duration,
     /// An idle group runs a heartbeat this often.
     pub heartbeat_every: Duration,
-}
-
-impl fmt::Debug for CoordinatorConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { served_names, api_keys, limits, patience } = self;
-        f.debug_struct("CoordinatorConfig")
-            .field("served_names", served_names)
-            .field("api_keys", &api_keys.len())
-            .field("limits", limits)
-            .field("patience", patience)
-            .finish()
-    }
 }
 
 impl Default for ServingLimits {
@@ -183,9 +165,6 @@ pub enum ConfigError {
     /// A model without a name cannot be asked for.
     #[error("--served-model-name must not be empty")]
     NoName,
-    /// A key that is left out would leave the door open.
-    #[error("an --api-key has 1 to {API_KEY_BYTES_MAX} bytes")]
-    Key,
 }
 
 impl CoordinatorConfig {
@@ -196,9 +175,6 @@ impl CoordinatorConfig {
     pub fn validate(self) -> Result<Self, ConfigError> {
         if self.served_names.is_empty() || self.served_names.iter().any(String::is_empty) {
             return Err(ConfigError::NoName);
-        }
-        if self.api_keys.iter().any(|key| !(1..=API_KEY_BYTES_MAX).contains(&key.len())) {
-            return Err(ConfigError::Key);
         }
         Ok(Self { limits: self.limits.validate()?, ..self })
     }
@@ -272,20 +248,6 @@ mod tests {
     fn defaults_make_sense() {
         let limits = ServingLimits::default();
         assert_eq!(limits.clone().validate(), Ok(limits));
-    }
-
-    #[test]
-    fn a_key_that_no_request_can_show_is_refused_and_none_is_printed() {
-        let config = |key: String| CoordinatorConfig {
-            served_names: vec!["a-model".to_owned()],
-            api_keys: vec![key],
-            limits: ServingLimits::default(),
-            patience: Patience::default(),
-        };
-        assert_eq!(config(String::new()).validate(), Err(ConfigError::Key));
-        assert_eq!(config("k".repeat(513)).validate(), Err(ConfigError::Key));
-        let valid = config("sesame".to_owned()).validate().unwrap();
-        assert!(!format!("{valid:?}").contains("sesame"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use checkpoint::{Checkpoint, CheckpointError};
+use tls::ServerCertificate;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
@@ -21,6 +22,7 @@ use crate::prompt::{ChatTemplate, TemplateError, Tokenizer, TokenizerError};
 #[derive(Debug)]
 pub struct Coordinator {
     api: Api,
+    certificate: Option<ServerCertificate>,
     state: watch::Receiver<EngineState>,
     engine: JoinHandle<Result<(), EngineError>>,
 }
@@ -94,18 +96,32 @@ impl Coordinator {
             template: Arc::new(template),
             model,
             limits,
-            keys: ApiKeys::new(&config.api_keys),
+            keys: ApiKeys::default(),
             origins: Origins::default(),
             metrics,
             more_metrics: MoreMetrics::default(),
         };
-        Ok(Self { api, state, engine })
+        Ok(Self { api, certificate: None, state, engine })
     }
 
     /// Shows further figures on `/metrics`: those of ranks that share this process.
     #[must_use]
     pub fn with_more_metrics(mut self, more: MoreMetrics) -> Self {
         self.api.more_metrics = more;
+        self
+    }
+
+    /// Lets in only whoever shows one of these keys.
+    #[must_use]
+    pub fn with_keys(mut self, keys: ApiKeys) -> Self {
+        self.api.keys = keys;
+        self
+    }
+
+    /// Speaks HTTPS and nothing else, where there is a certificate for it.
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: Option<ServerCertificate>) -> Self {
+        self.certificate = certificate;
         self
     }
 
@@ -131,7 +147,8 @@ impl Coordinator {
         let limits = self.api.limits.clone();
         let mut http = tokio::spawn({
             let (router, ended) = (router(self.api), ended.clone());
-            async move { serve(listener, router, &limits, ended).await }
+            let certificate = self.certificate;
+            async move { serve(listener, router, &limits, certificate, ended).await }
         });
         let mut engine = self.engine;
         tokio::select! {

@@ -20,7 +20,9 @@ mod config;
 
 mod ceiling;
 
-pub use api::{Api, ApiKeys, ApiLimits, MoreMetrics, Origins, ServedModel, router, serve};
+pub use api::{
+    Api, ApiKeys, ApiLimits, KeysError, MoreMetrics, Origins, ServedModel, router, serve,
+};
 pub use ceiling::Ceiling;
 pub use cluster::{
     ClusterError, EpochAsked, Likelihood, Member, MemberError, MemberRequest, Roster, connect,

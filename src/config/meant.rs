@@ -88,8 +88,12 @@ pub(crate) struct HttpConfig {
     pub(crate) listen: Address,
     /// What it calls the model.
     pub(crate) served_model_name: String,
-    /// Keys of which a client must show one; empty: none is asked for.
+    /// Keys of which a client must show one.
     pub(crate) api_keys: Vec<Secret>,
+    /// Further ones; without it and the others none is asked for.
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Certificate and key; none: plain HTTP.
+    pub(crate) certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// The scheduler's bounds and the KV cache.
@@ -276,10 +280,18 @@ pub(super) fn http(given: &Given, model: &ModelConfig) -> Result<HttpConfig, Usa
     let host = given.one("host", values::host)?.unwrap_or_else(|| "127.0.0.1".to_owned());
     let port = given.one("port", values::port)?.unwrap_or(8000);
     let name = given.one("served-model-name", values::name)?;
+    let path = |name| given.one(name, |text| Ok(PathBuf::from(text)));
+    let certificate = match (path("http-cert")?, path("http-key")?) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return Err(UsageError::new("--http-cert and --http-key belong together: give both")),
+    };
     Ok(HttpConfig {
         listen: Address { host, port },
         served_model_name: name.unwrap_or_else(|| model.reference.served_name()),
         api_keys: given.many("api-key", values::key)?,
+        api_key_file: path("api-key-file")?,
+        certificate,
     })
 }
 

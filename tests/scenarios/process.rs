@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// Lines of standard output after which a process that does not say what it should is given up.
 const LINES_MAX: usize = 100;
@@ -13,11 +14,42 @@ pub(crate) struct Process {
     said: Vec<String>,
 }
 
+/// What a process has logged so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    /// Whether a line has this in it.
+    pub(crate) fn has(&self, text: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|line| line.contains(text))
+    }
+}
+
 impl Process {
+    /// As [`Process::start`], with what it logs.
+    pub(crate) fn logged(arguments: &[&str], until: &str) -> (Self, Log) {
+        let log = Log::default();
+        let kept = Arc::clone(&log.0);
+        let stderr = move |lines: std::process::ChildStderr| {
+            let lines = BufReader::new(lines).lines().map_while(Result::ok);
+            lines.for_each(|line| kept.lock().unwrap().push(line));
+        };
+        let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
+        command.args(arguments).stderr(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let said = child.stderr.take().unwrap();
+        std::thread::spawn(move || stderr(said));
+        (Self::ready(child, arguments, until), log)
+    }
+
     /// Starts `arcmesh` and reads what it says until a line begins with `until`.
     pub(crate) fn start(arguments: &[&str], until: &str) -> Self {
         let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
-        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let child = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        Self::ready(child, arguments, until)
+    }
+
+    fn ready(mut child: Child, arguments: &[&str], until: &str) -> Self {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         loop {

@@ -6,7 +6,7 @@ use crate::process::Process;
 use crate::site::{Site, address, question};
 
 /// How the node of this name proves who it is.
-fn proof(folder: &Path, name: &str) -> [String; 6] {
+pub(crate) fn proof(folder: &Path, name: &str) -> [String; 6] {
     let path = |file: &str| folder.join(file).display().to_string();
     let (certificate, key) = (path(&format!("{name}.pem")), path(&format!("{name}.key")));
     ["--tls-ca".to_owned(), path("ca.pem"), "--tls-cert".to_owned(), certificate]
@@ -17,7 +17,7 @@ fn proof(folder: &Path, name: &str) -> [String; 6] {
         .unwrap()
 }
 
-fn certs(folder: &Path, names: &[&str]) {
+pub(crate) fn certs(folder: &Path, names: &[&str]) {
     let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
     command.args(["certs", "init", "--certs-folder"]).arg(folder);
     command.args(names.iter().flat_map(|name| ["--node-name", name]));

@@ -20,6 +20,8 @@ pub(crate) enum ApiError {
     Unsupported { param: String, message: String },
     /// The prompt leaves no room for an answer.
     ContextLength { param: &'static str, message: String },
+    /// It came without TLS to where only that is spoken.
+    NotSecure,
     /// No API key.
     NoKey,
     /// Not one of the API keys.
@@ -130,6 +132,7 @@ impl ApiError {
             Self::ContextLength { .. } => {
                 (StatusCode::BAD_REQUEST, INVALID, "context_length_exceeded")
             }
+            Self::NotSecure => (StatusCode::BAD_REQUEST, INVALID, "https_required"),
             Self::NoKey | Self::WrongKey => (StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key"),
             Self::NoSuchModel(_) => (StatusCode::NOT_FOUND, INVALID, "model_not_found"),
             Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, INVALID, "unknown_url"),
@@ -163,6 +166,7 @@ impl ApiError {
             Self::NoSuchModel(name) => {
                 return (Some("model".to_owned()), format!("The model `{name}` does not exist"));
             }
+            Self::NotSecure => "this server speaks https only".to_owned(),
             Self::NoKey => "an API key is needed: send `Authorization: Bearer KEY`".to_owned(),
             Self::WrongKey => "the API key is not valid".to_owned(),
             Self::NoSuchPath(path) => {

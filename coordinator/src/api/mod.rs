@@ -17,6 +17,7 @@ mod cors;
 mod error;
 mod fields;
 mod generate;
+mod keys;
 mod limits;
 mod line;
 mod live;
@@ -53,8 +54,8 @@ use crate::prompt::{ChatTemplate, Tokenizer};
 
 use error::ApiError;
 
-pub use auth::ApiKeys;
 pub use cors::Origins;
+pub use keys::{ApiKeys, KeysError};
 pub use limits::ApiLimits;
 pub use probes::MoreMetrics;
 pub use serve::serve;

@@ -224,7 +224,7 @@ async fn while_there_is_no_group_nothing_is_ready() {
 #[tokio::test]
 async fn a_key_opens_everything_and_without_one_little_is_open() {
     let keys = ["first".to_owned(), "second".to_owned()];
-    let served = served_as(says("x"), |api| api.keys = ApiKeys::new(&keys)).await;
+    let served = served_as(says("x"), |api| api.keys = ApiKeys::new(&keys).unwrap()).await;
     for path in ["/health", "/ready", "/metrics"] {
         assert_eq!(served.get(path).await.status(), 200, "{path}");
     }

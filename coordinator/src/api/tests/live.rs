@@ -27,7 +27,7 @@ async fn the_page_is_one_document_that_asks_nobody_else() {
 
 #[tokio::test]
 async fn where_keys_are_needed_the_page_asks_and_shows_nothing() {
-    let keys = ApiKeys::new(&["secret".to_owned()]);
+    let keys = ApiKeys::new(&["secret".to_owned()]).unwrap();
     let served = served_as(|_| Vec::new(), |api| api.keys = keys).await;
     let locked = served.get("/").await;
     assert_eq!(locked.status(), 401);

@@ -94,7 +94,7 @@ async fn served_as(
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let router = router(api);
-    tokio::spawn(async move { serve(listener, router, &limits, stop).await });
+    tokio::spawn(async move { serve(listener, router, &limits, None, stop).await });
     let shutdown = shutdown.drop_guard();
     Served { address, client: Client::new(), said, metrics, state, release, shutdown }
 }

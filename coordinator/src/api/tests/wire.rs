@@ -33,7 +33,7 @@ async fn a_request_keeps_its_id_or_gets_one() {
 
 #[tokio::test]
 async fn pages_of_other_origins_may_ask_as_configured() {
-    let keys = ApiKeys::new(&["key".to_owned()]);
+    let keys = ApiKeys::new(&["key".to_owned()]).unwrap();
     let open = served_as(says("x"), |api| api.keys = keys).await;
     let preflight = |served: &Served, origin: &str| {
         let url = served.url("/v1/chat/completions");
