@@ -99,6 +99,7 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
             "tls-cert",
             "tls-key",
             "model",
+            "model-from",
             "listen",
             "metrics",
             "backend",
