@@ -39,6 +39,7 @@ pub(crate) fn config(served_name: String, engine: &EngineConfig) -> CoordinatorC
         served_names: vec![served_name],
         limits: limits(engine),
         patience: Patience { queue_max: engine.queue_wait, ..Patience::default() },
+        record: engine.record.clone(),
     }
 }
 

@@ -25,6 +25,7 @@ mod membership;
 mod models;
 mod pull;
 mod ranks;
+mod replay;
 mod serve;
 mod shutdown;
 mod telemetry;
@@ -103,6 +104,7 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<()> {
             let config = config::bench_serve(&mut given)?;
             in_runtime(&log, bench::serve::run(config))
         }
+        "replay" => replay::run(&config::replay(&given)?),
         "demo" => {
             let config = config::demo(&mut given, &environment)?;
             in_runtime(&log, demo::run(config))

@@ -7,6 +7,7 @@ use proto::worker::KvDtype;
 use scheduler::{Admission, Policy};
 
 use crate::ceiling::Ceiling;
+use crate::record::RecordTo;
 
 /// A coordinator's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct CoordinatorConfig {
     pub limits: ServingLimits,
     /// How long anything may take.
     pub patience: Patience,
+    /// Where it is recorded what the scheduler is told and plans.
+    pub record: Option<RecordTo>,
 }
 
 /// What is served, and how much of it at once.

@@ -17,6 +17,7 @@ use crate::config::{ConfigError, CoordinatorConfig};
 use crate::engine::{self, EngineError, EngineSetup, EngineState, ModelFacts};
 use crate::metrics::Metrics;
 use crate::prompt::{ChatTemplate, TemplateError, Tokenizer, TokenizerError};
+use crate::record::Recording;
 
 /// A coordinator that has begun: its group of workers forms, or has formed.
 #[derive(Debug)]
@@ -42,6 +43,14 @@ pub enum CoordinatorError {
     /// The model's chat template is broken.
     #[error("the chat template: {0}")]
     Template(#[from] TemplateError),
+    /// What the scheduler is told cannot be recorded.
+    #[error("--record: cannot write {file}: {error}")]
+    Record {
+        /// The file.
+        file: String,
+        /// Why.
+        error: std::io::Error,
+    },
     /// The engine could not begin or go on.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -72,6 +81,12 @@ impl Coordinator {
         let source = checkpoint.chat_template();
         let tokens = checkpoint.template_tokens();
         let template = ChatTemplate::for_model(source.as_deref(), tokens, &tokenizer)?;
+        let recording = config.record.as_ref().map(|to| {
+            Recording::begin(to).map_err(|error| CoordinatorError::Record {
+                file: to.file.display().to_string(),
+                error,
+            })
+        });
         let metrics = Arc::new(Metrics::new(&config.served_names[0], model_len_max));
         let model = served(&config, &facts);
         let limits = ApiLimits {
@@ -86,6 +101,7 @@ impl Coordinator {
             model: facts,
             roster,
             metrics: Arc::clone(&metrics),
+            recording: recording.transpose()?,
         };
         let loading = EngineState::Loading { bytes_done: 0, bytes_total: 0 };
         let (sender, state) = watch::channel(loading);

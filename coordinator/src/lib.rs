@@ -20,6 +20,8 @@ mod config;
 
 mod ceiling;
 
+mod record;
+
 pub use api::{
     Api, ApiKeys, ApiLimits, KeysError, MoreMetrics, Origins, ServedModel, router, serve,
 };
@@ -37,3 +39,4 @@ pub use metrics::Metrics;
 pub use prompt::{
     ChatTemplate, Conversation, Rendered, Specials, TemplateError, Tokenizer, TokenizerError,
 };
+pub use record::{Ending, RecordTo, Recording, ReplayError, Replayed, replay};

@@ -5,6 +5,7 @@ mod cards;
 mod cluster;
 mod http;
 mod load;
+mod record;
 mod typed;
 
 use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, TELEMETRY};
@@ -237,14 +238,35 @@ pub(crate) const PARTS: &[Part] = &[
         about: "Serve a model: coordinator and ranks in one process",
         argument: None,
         groups: &[
-            MODEL, HTTP, WORLD, DEVICE, OPENCL, TELEMETRY, SCHEDULING, MEMORY, SOURCES, PROCESS,
+            MODEL,
+            HTTP,
+            WORLD,
+            DEVICE,
+            OPENCL,
+            TELEMETRY,
+            SCHEDULING,
+            MEMORY,
+            record::RECORDING,
+            SOURCES,
+            PROCESS,
         ],
     },
     Part {
         name: "coordinator",
         about: "Serve a model over workers in other processes",
         argument: None,
-        groups: &[MODEL, HTTP, WORKERS, ETCD, SECURITY, SCHEDULING, MEMORY, SOURCES, PROCESS],
+        groups: &[
+            MODEL,
+            HTTP,
+            WORKERS,
+            ETCD,
+            SECURITY,
+            SCHEDULING,
+            MEMORY,
+            record::RECORDING,
+            SOURCES,
+            PROCESS,
+        ],
     },
     Part {
         name: "worker",
@@ -305,6 +327,7 @@ pub(crate) const PARTS: &[Part] = &[
         argument: None,
         groups: &[load::SERVER, load::LOAD, load::REQUESTS, load::REPORTS, PROCESS],
     },
+    record::REPLAY_PART,
     Part {
         name: "demo",
         about: "Run a whole site on this machine under waves of requests, and report what came of it",

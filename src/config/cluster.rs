@@ -8,6 +8,7 @@ use tls::Files;
 use crate::config::cards::{self, TelemetryConfig};
 use crate::config::given::{Environment, Given, UsageError};
 use crate::config::meant::{self, DeviceConfig, EngineConfig, HttpConfig, ModelConfig, RANKS_MAX};
+use crate::config::record;
 use crate::config::values::{self, Address};
 
 /// `arcmesh coordinator`.
@@ -118,7 +119,7 @@ pub(crate) fn coordinator(
     let model = meant::model(given, environment)?;
     Ok(CoordinatorConfig {
         http: meant::http(given, &model)?,
-        engine: meant::engine(given)?,
+        engine: EngineConfig { record: record::record(given)?, ..meant::engine(given)? },
         certificates: certificates(given)?,
         model,
         ranks,

@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use catalogue::{HubSettings, ModelReference, Patience, Secret, Settings};
-use coordinator::{Ceiling, Overlong};
+use coordinator::{Ceiling, Overlong, RecordTo};
 use proto::worker::KvDtype;
 use scheduler::{Admission, Policy};
 use tracing_subscriber::EnvFilter;
@@ -14,6 +14,7 @@ use worker::backend::opencl::OpenClConfig;
 
 use crate::config::cards::{self, TelemetryConfig};
 use crate::config::given::{Environment, Given, UsageError};
+use crate::config::record;
 use crate::config::values::{self, Address, Backend, Order};
 
 /// Crates whose events a plain level is about; of others we show warnings.
@@ -127,6 +128,8 @@ pub(crate) struct EngineConfig {
     pub(crate) kv_dtype: KvDtype,
     /// Host memory for KV blocks of each rank, in bytes.
     pub(crate) swap_bytes: u64,
+    /// Where it is recorded what the scheduler is told and plans.
+    pub(crate) record: Option<RecordTo>,
 }
 
 /// How large the KV cache of each device is.
@@ -178,7 +181,7 @@ pub(crate) fn serve(
     let world = world(given)?;
     Ok(ServeConfig {
         http: http(given, &model)?,
-        engine: engine(given)?,
+        engine: EngineConfig { record: record::record(given)?, ..engine(given)? },
         device: device(given, environment, world)?,
         telemetry: cards::telemetry(given)?,
         model,
@@ -321,6 +324,7 @@ pub(super) fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
         kv_cache: blocks.or(memory).unwrap_or(KvCacheSize::ByMemory),
         kv_dtype: given.one("kv-cache-dtype", values::kv_dtype)?.unwrap_or_default(),
         swap_bytes: given.one("swap-space", values::bytes)?.unwrap_or(0),
+        record: None,
     })
 }
 

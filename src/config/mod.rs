@@ -8,6 +8,7 @@ mod demo;
 mod given;
 mod load;
 mod meant;
+mod record;
 mod values;
 
 pub(crate) use bench::{BenchConfig, BenchLoad, JsonOutput, bench};
@@ -26,4 +27,5 @@ pub(crate) use meant::{
     DeviceConfig, EngineConfig, GenerateConfig, HttpConfig, KvCacheSize, LogConfig, LogFormat,
     ModelConfig, PullConfig, ServeConfig, generate, log, pull, serve,
 };
+pub(crate) use record::{ReplayConfig, replay};
 pub(crate) use values::{Address, Backend};

@@ -5,7 +5,8 @@ pub(crate) const EVERYWHERE: &[&str] = &["config", "log-format", "log-level"];
 /// Flags of every command that needs a model.
 pub(crate) const SOURCES: &[&str] = &["cache", "pypi-index"];
 /// Commands that need none.
-pub(crate) const WITHOUT_MODEL: &[&str] = &["bench serve", "bench device", "certs", "drain"];
+pub(crate) const WITHOUT_MODEL: &[&str] =
+    &["bench serve", "bench device", "certs", "drain", "replay"];
 
 /// Every other flag of every command; scripts use these names.
 pub(crate) const FLAGS: &[(&str, &[&str])] = &[
@@ -32,6 +33,8 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
             "kv-cache-dtype",
             "prefix-cache",
             "swap-space",
+            "record",
+            "record-max",
             "scheduling-policy",
             "priority-level",
             "admission",
@@ -72,6 +75,8 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
             "kv-cache-dtype",
             "prefix-cache",
             "swap-space",
+            "record",
+            "record-max",
             "scheduling-policy",
             "priority-level",
             "admission",
@@ -200,6 +205,7 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench device", &["json", "device", "opencl-library"]),
+    ("replay", &[]),
 ];
 
 /// A wrong value for every flag that has wrong values, and a command that has the flag.
@@ -214,6 +220,7 @@ pub(crate) const WRONG: &[(&str, &str, &str)] = &[
     ("serve", "threads", "0"),
     ("serve", "backend", "cuda"),
     ("serve", "device", "0"),
+    ("serve", "record-max", "1GB"),
     ("serve", "max-model-len", "1"),
     ("serve", "max-num-seqs", "many"),
     ("serve", "max-num-batched-tokens", "0"),

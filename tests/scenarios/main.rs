@@ -23,6 +23,7 @@ mod memory;
 mod process;
 mod prometheus;
 mod reconcile;
+mod recording;
 mod secure;
 mod security;
 mod site;

@@ -26,9 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, pending};
-use scheduler::{
-    CancelReason, Event, GroupId, NewGroup, Outcome, Refusal, Scheduler, Time, TokenCount,
-};
+use scheduler::{CancelReason, Event, GroupId, NewGroup, Outcome, Refusal, Time, TokenCount};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -46,6 +44,7 @@ use crate::engine::speeds::Speeds;
 use crate::engine::step::Step;
 use crate::engine::suspects::Suspects;
 use crate::metrics::{CacheSeen, MembersSeen, Metrics};
+use crate::record::Recorded;
 
 pub(crate) use handle::Input;
 pub use handle::{Answer, AnswerEvent, EngineHandle, Failure, Submission, SubmitError};
@@ -61,7 +60,7 @@ const INPUTS_MAX: usize = 256;
 struct Engine {
     setup: EngineSetup,
     metrics: Arc<Metrics>,
-    scheduler: Scheduler,
+    scheduler: Recorded,
     groups: Groups,
     deadlines: Deadlines,
     learned: Learned,
@@ -137,7 +136,7 @@ pub fn start(
 }
 
 async fn run(
-    setup: EngineSetup,
+    mut setup: EngineSetup,
     mut inputs: mpsc::Receiver<Input>,
     state: watch::Sender<EngineState>,
     shutdown: CancellationToken,
@@ -147,7 +146,7 @@ async fn run(
         return Ok(());
     };
     let capacity = setup.capacity(&group)?;
-    let scheduler = Scheduler::new(setup.scheduler_limits(&capacity))?;
+    let scheduler = Recorded::new(setup.scheduler_limits(&capacity), setup.recording.take())?;
     let now = Instant::now();
     let mut engine = Engine {
         metrics: Arc::clone(&setup.metrics),

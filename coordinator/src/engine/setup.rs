@@ -9,6 +9,7 @@ use crate::cluster::{ClusterError, Group, Roster, Wish};
 use crate::config::{ConfigError, Patience, ServingLimits};
 use crate::engine::state::Capacity;
 use crate::metrics::Metrics;
+use crate::record::Recording;
 
 /// What the engine has to know of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct ModelFacts {
 }
 
 /// What an engine is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct EngineSetup {
     /// What is served, and how much of it at once; validated.
     pub limits: ServingLimits,
@@ -38,6 +39,8 @@ pub struct EngineSetup {
     pub roster: Roster,
     /// Where the figures go.
     pub metrics: Arc<Metrics>,
+    /// Of what the scheduler is told and plans.
+    pub recording: Option<Recording>,
 }
 
 /// Why an engine ended, other than by being asked to.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use coordinator::{
     Answer, AnswerEvent, Capacity, EngineError, EngineHandle, EngineSetup, EngineState, Failure,
-    Metrics, ModelFacts, Patience, Roster, ServingLimits, Submission, SubmitError, Wishes, start,
+    Metrics, ModelFacts, Patience, Recording, Roster, ServingLimits, Submission, SubmitError,
+    Wishes, start,
 };
 use scheduler::{FinishReason, NewGroup, Sampling, TenantId, TokenCount, TokenId};
 use tokio::sync::watch;
@@ -37,6 +38,7 @@ pub(crate) struct Question {
     pub(crate) seed: u64,
     pub(crate) sequences: u32,
     pub(crate) tokens_max: u32,
+    pub(crate) stop_tokens: Vec<u32>,
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -65,6 +67,16 @@ pub(crate) fn start_with(
     limits: ServingLimits,
     patience: Patience,
 ) -> Fleet {
+    start_recorded(roster.into(), oracles, limits, patience, None)
+}
+
+pub(crate) fn start_recorded(
+    roster: Roster,
+    oracles: Vec<Oracle>,
+    limits: ServingLimits,
+    patience: Patience,
+    recording: Option<Recording>,
+) -> Fleet {
     let metrics = Arc::new(Metrics::new("oracle", CONTEXT));
     let setup = EngineSetup {
         limits: limits.validate().unwrap(),
@@ -76,8 +88,9 @@ pub(crate) fn start_with(
             context: CONTEXT,
             end_tokens: vec![0],
         },
-        roster: roster.into(),
+        roster,
         metrics: Arc::clone(&metrics),
+        recording,
     };
     let (sender, state) = watch::channel(EngineState::Loading { bytes_done: 0, bytes_total: 0 });
     let shutdown = CancellationToken::new();
@@ -120,7 +133,7 @@ impl Fleet {
             tokens_max: Some(TokenCount(question.tokens_max)),
             tokens_min: TokenCount(0),
             ignore_end: false,
-            stop_tokens: Vec::new(),
+            stop_tokens: question.stop_tokens.iter().copied().map(TokenId).collect(),
             whole_prompt: false,
             priority: 0,
             tenant: TenantId(0),
@@ -200,6 +213,7 @@ impl Question {
             seed: u64::from(n) * 1000,
             sequences: 1 + u32::from(n % 5 == 4),
             tokens_max: 1 + n * 11 % 60,
+            stop_tokens: Vec::new(),
             timeout: None,
         }
     }
@@ -210,6 +224,7 @@ impl Question {
             seed: 5,
             sequences: 1,
             tokens_max,
+            stop_tokens: Vec::new(),
             timeout: None,
         }
     }
@@ -223,6 +238,7 @@ impl Question {
                 while text.len() < usize::try_from(self.tokens_max).unwrap()
                     && tokens.len() < usize::try_from(CONTEXT).unwrap()
                     && text.last() != Some(&0)
+                    && !text.last().is_some_and(|last| self.stop_tokens.contains(last))
                 {
                     let token = next_token(&tokens, self.seed + u64::from(sequence));
                     tokens.push(token);

@@ -12,5 +12,6 @@ mod life;
 mod metrics;
 mod network;
 mod oracle;
+mod recording;
 mod sim;
 mod timeouts;

@@ -1,0 +1,34 @@
+//! `arcmesh replay`: runs the scheduler on what a coordinator recorded.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use coordinator::{Ending, Replayed, replay};
+
+use crate::config::ReplayConfig;
+use crate::terminal;
+
+/// Says that every plan is the same, or which is the first that differs.
+pub(crate) fn run(config: &ReplayConfig) -> anyhow::Result<()> {
+    let replayed = replay(&config.file).with_context(|| config.file.display().to_string())?;
+    terminal::say(&told(&replayed))?;
+    Ok(())
+}
+
+fn told(replayed: &Replayed) -> String {
+    let Replayed { steps, groups, lasted, recomputed, swapped, ending } = replayed;
+    let mut text = format!(
+        "{steps} steps of {groups} groups in {:.1} s, {recomputed} times computed again, {swapped} times \
+         swapped: every plan is the same",
+        lasted.as_secs_f64()
+    );
+    let more = match ending {
+        Some(Ending::Shutdown) => return text,
+        Some(Ending::Full) => "the recording had its --record-max then",
+        Some(Ending::Slow) => "the disk did not keep up then",
+        None => "the recording breaks off then: the coordinator was killed, or still runs",
+    };
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n{more}");
+    text
+}
