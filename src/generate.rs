@@ -46,6 +46,7 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
         arrival: Instant::now(),
         timeout: None,
         request_id: "generate".to_owned(),
+        choices: 1,
     };
     let answer = api.engine.submit(submission).await?;
     let ended = tokio::select! {

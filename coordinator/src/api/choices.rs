@@ -22,7 +22,13 @@ pub(super) enum Piece {
     /// A choice grew; with what its tokens were, if that was asked for.
     Text { index: u32, text: String, spoken: Vec<Spoken> },
     /// A choice is complete.
-    Finished { index: u32, reason: &'static str, limit: Option<LengthLimit> },
+    Finished {
+        index: u32,
+        reason: &'static str,
+        limit: Option<LengthLimit>,
+        /// Mean of what is known of its tokens' log-probabilities.
+        likelihood: f64,
+    },
     /// All choices of the group are.
     Ended(Spent),
     /// The answer cannot be completed.
@@ -80,6 +86,8 @@ struct Choice {
     characters: usize,
     /// Tokens that wait for their text.
     spoken: Vec<Spoken>,
+    /// Of its tokens, as far as they are known.
+    logprobs: f64,
 }
 
 /// What comes before an answer.
@@ -120,6 +128,7 @@ impl Choices {
             complete: false,
             characters,
             spoken: Vec::new(),
+            logprobs: 0.0,
         };
         let choices: Vec<Choice> = (0..parameters.sequences).map(|_| choice()).collect();
         let mut begun = Self {
@@ -224,6 +233,7 @@ impl Choices {
             let offset = choice.characters;
             let spoken = Spoken::new(token.0, offset, Some(likelihood), &self.tokenizer);
             choice.spoken.push(spoken);
+            choice.logprobs += f64::from(likelihood.logprob);
         }
         let special = self.tokenizer.is_special(token.0);
         if special || self.parameters.stop_tokens.contains(&token.0) {
@@ -261,18 +271,21 @@ impl Choices {
             }
         };
         choice.complete = true;
+        let likelihood = choice.likelihood();
         self.say(index, text);
         self.say_rest(index);
-        self.pieces.push_back(Piece::Finished { index: self.index + index, reason, limit });
+        let index = self.index + index;
+        self.pieces.push_back(Piece::Finished { index, reason, limit, likelihood });
     }
 
     fn complete_if_stopped(&mut self, index: u32) {
         let choice = &mut self.choices[index as usize];
         if choice.text.is_stopped() {
             choice.complete = true;
+            let likelihood = choice.likelihood();
             self.say_rest(index);
-            let index = self.index + index;
-            self.pieces.push_back(Piece::Finished { index, reason: "stop", limit: None });
+            let (index, reason) = (self.index + index, "stop");
+            self.pieces.push_back(Piece::Finished { index, reason, limit: None, likelihood });
         }
     }
 
@@ -300,6 +313,10 @@ impl Choices {
 }
 
 impl Choice {
+    fn likelihood(&self) -> f64 {
+        self.logprobs / f64::from(self.tokens.max(1))
+    }
+
     /// A token's text, as far as it is certain.
     fn push(&mut self, token: TokenId, tokenizer: &Tokenizer, parameters: &Parameters) -> String {
         if tokenizer.is_special(token.0) && !parameters.special_shown {

@@ -37,6 +37,17 @@ pub(super) struct Envelope {
     pub(super) logprobs: bool,
 }
 
+/// How many sequences are made, and how many of them the client gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    /// Over all prompts.
+    pub(super) sequences: usize,
+    /// For each prompt.
+    pub(super) of: usize,
+    /// Of those.
+    pub(super) choices: usize,
+}
+
 /// Notices a client that goes away before its answer is complete.
 #[derive(Debug)]
 pub(super) struct Attention {
@@ -71,7 +82,8 @@ pub(super) async fn generate(
     let Asked { model, parameters, prompts, ignored, effective_max } = asked;
     let timeout = timeout.into_iter().chain(parameters.timeout).min();
     let parameters = Arc::new(Parameters { timeout, ..parameters });
-    let choices = prompts.len() * parameters.sequences as usize;
+    let (sequences, choices) = (parameters.sequences as usize, parameters.choices as usize);
+    let asked = Made { sequences: prompts.len() * sequences, of: sequences, choices };
     let metrics = Arc::clone(&shared.api.metrics);
     let mut attention = Attention { metrics, line, arrival: seen.arrival, end: End::Open };
     let submitted = submit(shared, &seen, &parameters, prompts, endpoint).await;
@@ -83,17 +95,17 @@ pub(super) async fn generate(
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
         model,
         fingerprint: shared.api.model.fingerprint.clone(),
-        logprobs: parameters.wishes.likelihoods.is_some(),
+        logprobs: parameters.told.is_some(),
     };
     let mut response = match parameters.delivery {
         Delivery::Whole => {
-            let answer = whole::respond(pieces, choices, &envelope, &mut attention).await;
+            let answer = whole::respond(pieces, asked, &envelope, &mut attention).await;
             // It goes with the body: an answer is with its client once it is written.
             answer?.map(|body| watched(body, attention))
         }
         Delivery::Stream { usage } => {
             let every = shared.api.limits.keep_alive_every;
-            sse::respond(pieces, choices, envelope, usage, every, attention).await?
+            sse::respond(pieces, asked.sequences, envelope, usage, every, attention).await?
         }
     };
     let headers = response.headers_mut();
@@ -126,6 +138,7 @@ async fn submit(
             arrival: seen.arrival,
             timeout: parameters.timeout,
             request_id: seen.id.clone(),
+            choices: parameters.choices,
         });
         let answer = answer.await;
         let answer = answer.map_err(|error| ApiError::refused(&error, endpoint.prompt_field()))?;

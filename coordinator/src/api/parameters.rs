@@ -11,7 +11,7 @@ use crate::api::error::ApiError;
 use crate::api::fields::Fields;
 use crate::api::limits::ApiLimits;
 use crate::api::{logits, patience};
-use crate::engine::Wishes;
+use crate::engine::{Likelihoods, Wishes};
 
 /// Stop strings of a request; OpenAI allows 4.
 const STOP_STRINGS_MAX: usize = 16;
@@ -76,6 +76,10 @@ pub(super) struct Parameters {
     pub(super) start: Start,
     /// For each prompt.
     pub(super) sequences: u32,
+    /// Of these, the choices that the client gets: the likeliest for each of their tokens.
+    pub(super) choices: u32,
+    /// How likely tokens were, as far as the client is told.
+    pub(super) told: Option<Likelihoods>,
     /// 0 only with an echo.
     pub(super) tokens_max: Option<u32>,
     pub(super) tokens_min: u32,
@@ -115,20 +119,29 @@ impl Parameters {
         if tokens_max.is_some_and(|most| tokens_min > most) {
             return Err(ApiError::invalid("min_tokens", "min_tokens must not exceed max_tokens"));
         }
-        let sequences = count(fields, "n", 1)?.unwrap_or(1);
-        if sequences > limits.sequences_max {
+        let choices = count(fields, "n", 1)?.unwrap_or(1);
+        if choices > limits.sequences_max {
             let message = format!("n must be at most {}", limits.sequences_max);
             return Err(ApiError::invalid("n", message));
         }
-        best_of(fields, sequences)?;
+        let delivery = delivery(fields)?;
+        let sequences = best_of(fields, choices, delivery, limits)?;
+        let mut wishes = logits::take(fields, endpoint, echo, vocabulary)?;
+        let told = wishes.likelihoods;
+        if sequences > choices {
+            // By that they are chosen.
+            wishes.likelihoods.get_or_insert(Likelihoods { top: 0, prompt: false });
+        }
         let stop_shown = fields.flag("include_stop_str_in_output")?;
         let mut strings = stop_strings(fields)?;
         strings.extend(stops.iter().map(|&stop| stop.to_owned()));
         Ok(Self {
             sampling: sampling(fields)?,
-            wishes: logits::take(fields, endpoint, echo, vocabulary)?,
+            wishes,
             start: if echo { Start::Prompt } else { Start::Answer },
             sequences,
+            choices,
+            told,
             tokens_max,
             tokens_min,
             ignore_end: fields.flag("ignore_eos")?,
@@ -137,7 +150,7 @@ impl Parameters {
             stop_tokens: stop_tokens(fields)?,
             stop_shown,
             special_shown: fields.take("skip_special_tokens")? == Some(false),
-            delivery: delivery(fields)?,
+            delivery,
             timeout: patience::of_field(fields)?,
         })
     }
@@ -213,16 +226,25 @@ fn tokens_max(
     }
 }
 
-fn best_of(fields: &mut Fields<'_>, sequences: u32) -> Result<(), ApiError> {
+/// Sequences that are made to choose from. Which they will be is known once all are complete, so they
+/// cannot be streamed.
+fn best_of(
+    fields: &mut Fields<'_>,
+    choices: u32,
+    delivery: Delivery,
+    limits: &ApiLimits,
+) -> Result<u32, ApiError> {
+    let wrong = |message: String| Err(ApiError::invalid("best_of", message));
     match count(fields, "best_of", 1)? {
-        Some(best_of) if best_of < sequences => {
-            Err(ApiError::invalid("best_of", "best_of must not be less than n"))
+        Some(best_of) if best_of < choices => wrong("best_of must not be less than n".to_owned()),
+        Some(best_of) if best_of > limits.sequences_max => {
+            wrong(format!("best_of must be at most {}", limits.sequences_max))
         }
-        Some(best_of) if best_of > sequences => {
-            let message = "best_of greater than n is not supported".to_owned();
-            Err(ApiError::Unsupported { param: "best_of".to_owned(), message })
+        Some(best_of) if best_of > choices && delivery != Delivery::Whole => {
+            wrong("best_of greater than n cannot be streamed".to_owned())
         }
-        _ => Ok(()),
+        Some(best_of) => Ok(best_of),
+        None => Ok(choices),
     }
 }
 

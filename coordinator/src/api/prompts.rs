@@ -181,7 +181,7 @@ fn texts(
     let sources = sources(fields.raw("prompt").ok_or_else(missing)?)?;
     let sequences_max = api.limits.sequences_max as usize;
     if sources.is_empty() || sources.len() * parameters.sequences as usize > sequences_max {
-        let message = format!("prompts × n must be from 1 to {sequences_max}");
+        let message = format!("prompts × n (or × best_of) must be from 1 to {sequences_max}");
         return Err(ApiError::invalid("prompt", message));
     }
     let add_begin = fields.take("add_special_tokens")?.unwrap_or(true);

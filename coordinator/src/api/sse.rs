@@ -109,7 +109,7 @@ impl Events {
                 self.begin(index);
                 self.chunk(index, Some(&text), &spoken, None);
             }
-            Piece::Finished { index, reason, limit } => {
+            Piece::Finished { index, reason, limit, likelihood: _ } => {
                 self.spent.limit = limit.or(self.spent.limit);
                 self.begin(index);
                 self.chunk(index, None, &[], Some(reason));

@@ -4,32 +4,36 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use scheduler::LengthLimit;
 
 use crate::api::choices::{Piece, Spent};
 use crate::api::error::ApiError;
-use crate::api::generate::{Attention, Envelope, Pieces, usage};
+use crate::api::generate::{Attention, Envelope, Made, Pieces, usage};
 use crate::api::openai::{Answered, Message, MessageChoice, TextChoice};
 use crate::api::parameters::Endpoint;
 use crate::api::spoken::{self, Spoken};
 
 /// A choice so far.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Said {
     text: String,
     spoken: Vec<Spoken>,
     reason: &'static str,
+    /// What cut it short, and as the how manyth that ended.
+    limit: Option<(usize, LengthLimit)>,
+    likelihood: f64,
 }
 
 /// Waits for the whole answer.
 pub(super) async fn respond(
     mut pieces: Pieces,
-    choices: usize,
+    made: Made,
     envelope: &Envelope,
     attention: &mut Attention,
 ) -> Result<Response, ApiError> {
-    let mut texts =
-        vec![Said { text: String::new(), spoken: Vec::new(), reason: "length" }; choices];
+    let mut texts = vec![Said::default(); made.sequences];
     let mut spent = Spent::default();
+    let mut finished = 0;
     while let Some(piece) = pieces.next().await {
         match piece {
             Piece::Text { index, text, spoken } => {
@@ -37,9 +41,11 @@ pub(super) async fn respond(
                 said.text.push_str(&text);
                 said.spoken.extend(spoken);
             }
-            Piece::Finished { index, reason, limit } => {
-                texts[index as usize].reason = reason;
-                spent.limit = limit.or(spent.limit);
+            Piece::Finished { index, reason, limit, likelihood } => {
+                let said = &mut texts[index as usize];
+                finished += 1;
+                (said.reason, said.likelihood) = (reason, likelihood);
+                said.limit = limit.map(|limit| (finished, limit));
             }
             Piece::Ended(more) => spent.add(more),
             Piece::Failed(error) => {
@@ -49,12 +55,29 @@ pub(super) async fn respond(
         }
     }
     attention.complete(spent.at);
+    let texts = best(texts, made);
+    spent.limit = texts.iter().filter_map(|said| said.limit).max().map(|(_, limit)| limit);
     let mut response = body(&texts, spent, envelope);
     if let Some(limit) = spent.limit {
         let value = HeaderValue::from_static(limit.name());
         response.headers_mut().insert(HeaderName::from_static("x-arcmesh-finish-limit"), value);
     }
     Ok(response)
+}
+
+/// Of each prompt's sequences the likeliest for each token, the likeliest first; in order if all are wanted.
+fn best(texts: Vec<Said>, made: Made) -> Vec<Said> {
+    if made.choices == made.of {
+        return texts;
+    }
+    let mut best = Vec::new();
+    let mut texts = texts.into_iter();
+    for _ in 0..made.sequences / made.of {
+        let mut of_prompt: Vec<Said> = texts.by_ref().take(made.of).collect();
+        of_prompt.sort_by(|one, other| other.likelihood.total_cmp(&one.likelihood));
+        best.extend(of_prompt.into_iter().take(made.choices));
+    }
+    best
 }
 
 fn body(texts: &[Said], spent: Spent, envelope: &Envelope) -> Response {

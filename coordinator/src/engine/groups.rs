@@ -51,6 +51,8 @@ pub(super) struct Waiting {
     /// That is the operator's wish, and less than what was asked for.
     cut: bool,
     sequences: Vec<Sequence>,
+    /// Of these, those that its reader keeps.
+    choices: u32,
     /// The commit that brought its last token, and when.
     last: Option<(u64, Time)>,
     /// Said instead of `Finished`.
@@ -100,6 +102,7 @@ impl Waiting {
             tokens_max,
             cut: false,
             sequences: vec![Sequence::default(); sequences],
+            choices: group.sequences,
             last: None,
             failure: None,
             stepped: Duration::ZERO,
@@ -117,6 +120,11 @@ impl Waiting {
     /// The operator lets it have fewer tokens than it asked for.
     pub(super) fn cut(self, cut: bool) -> Self {
         Self { cut, ..self }
+    }
+
+    /// Its reader keeps so many of its sequences.
+    pub(super) fn choices(self, choices: u32) -> Self {
+        Self { choices, ..self }
     }
 
     /// Why a sequence ended: of the scheduler's view, the limit that the operator has set is the
@@ -197,6 +205,7 @@ impl Waiting {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: times.cached_tokens.0,
             sequences: u32::try_from(self.sequences.len()).unwrap_or(u32::MAX),
+            choices: self.choices,
             tokens_max: self.tokens_max,
             generated_max: self.sequences.iter().map(|s| s.generated).max().unwrap_or(0),
             preemptions: times.preemptions,

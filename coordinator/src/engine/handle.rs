@@ -49,6 +49,8 @@ pub struct Submission {
     pub timeout: Option<Duration>,
     /// For logs.
     pub request_id: String,
+    /// Sequences that its client gets, of those of the group.
+    pub choices: u32,
 }
 
 /// Why the engine did not take a group.

@@ -240,7 +240,8 @@ impl Engine {
     fn asked(&mut self, input: Input) {
         match input {
             Input::Submit { submission, events, accepted } => {
-                let Submission { mut group, wishes, arrival, timeout, request_id } = *submission;
+                let Submission { mut group, wishes, arrival, timeout, request_id, choices } =
+                    *submission;
                 let arrival = Instant::from_std(arrival);
                 let queue_max = self.setup.patience.queue_max;
                 let end = timeout.map(|timeout| arrival + timeout);
@@ -254,7 +255,7 @@ impl Engine {
                     (self.time(arrival), until),
                     (request_id, events),
                 );
-                let waiting = waiting.cold(!self.warm).cut(cut);
+                let waiting = waiting.cold(!self.warm).cut(cut).choices(choices);
                 let answer = self.submit(group, waiting);
                 let id = answer.as_ref().ok().copied();
                 // Whoever asked may have gone away meanwhile.

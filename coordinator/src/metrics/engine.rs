@@ -164,7 +164,7 @@ impl Metrics {
         let computed = group.prompt_tokens.saturating_sub(group.cached_tokens);
         requests.prefill_computed.observe(computed.into());
         requests.max_generation_tokens.observe(group.generated_max.into());
-        requests.params_n.observe(group.sequences.into());
+        requests.params_n.observe(group.choices.into());
         requests.params_max_tokens.observe(group.tokens_max.into());
         requests.preemptions.observe(group.preemptions.into());
         self.retired.finished(group);

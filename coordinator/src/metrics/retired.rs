@@ -58,7 +58,7 @@ impl Retired {
             ),
             best_of: d.histogram(
                 "vllm:request_params_best_of",
-                "Sequences made to choose from: as many as were asked for.",
+                "Sequences made, to choose those from that were asked for.",
                 PARAMS_N,
             ),
             window: Mutex::default(),

@@ -34,6 +34,8 @@ pub(crate) struct GroupSeen {
     pub(crate) cached_tokens: u32,
     /// Sequences.
     pub(crate) sequences: u32,
+    /// Of these, those that the client gets.
+    pub(crate) choices: u32,
     /// Most tokens a sequence could get.
     pub(crate) tokens_max: u32,
     /// Tokens of its longest sequence.

@@ -144,6 +144,7 @@ impl Fleet {
             timeout: question.timeout,
             arrival: Instant::now().into_std(),
             request_id: "a test".to_owned(),
+            choices: question.sequences,
         };
         self.engine.submit(submission).await
     }

@@ -136,3 +136,56 @@ async fn a_prompt_is_scored_and_nothing_generated() {
     assert_eq!(whole["usage"]["completion_tokens"], 0);
     assert_eq!(whole["usage"]["total_tokens"], 2);
 }
+
+/// The second sequence is the likeliest for each of its tokens, though not as a whole.
+fn three_ways(group: &scheduler::NewGroup) -> Vec<Act> {
+    assert_eq!(group.sequences, 3);
+    let say = |index: u32, text: &str, logprob: f32| {
+        let likely =
+            text.bytes().map(move |byte| Act::Likely(index, FIRST_BYTE + u32::from(byte), logprob));
+        let limit = FinishReason::Length(LengthLimit::Operator);
+        let end = if index == 0 { limit } else { END };
+        likely.chain([Act::Finish(index, end)]).collect::<Vec<_>>()
+    };
+    let prompt = group.prompt.iter().skip(1).map(|_| -3.0).collect();
+    [vec![Act::Prompt(prompt)], say(0, "x", -0.75), say(2, "zz", -1.0), say(1, "yyyy", -0.5)]
+        .concat()
+}
+
+#[tokio::test]
+async fn of_more_sequences_than_choices_the_likeliest_for_each_token_are_given() {
+    let mut served = served(three_ways).await;
+    let whole = success(served.complete(json!({"best_of": 3})).await).await;
+    let (group, wishes) = served.submitted().await;
+    assert_eq!((group.sequences, group.whole_prompt), (3, false));
+    assert_eq!(wishes.likelihoods, Some(Likelihoods { top: 0, prompt: false }));
+    let choices = whole["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 1);
+    assert_eq!((&choices[0]["text"], &choices[0]["index"]), (&json!("yyyy"), &json!(0)));
+    assert_eq!(choices[0]["logprobs"], Value::Null, "nobody asked");
+    assert_eq!(whole["usage"]["completion_tokens"], 7, "all of them were made");
+    assert_eq!(whole["usage"].get("finish_limit"), None, "what it cut short is not told");
+
+    let asked = json!({"prompt": ["a", "b"], "best_of": 3, "n": 2, "logprobs": 0, "echo": true});
+    let response = served.complete(asked).await;
+    assert_eq!(response.headers()["x-arcmesh-finish-limit"], "operator");
+    let whole = success(response).await;
+    let texts: Vec<&Value> =
+        whole["choices"].as_array().unwrap().iter().map(|c| &c["text"]).collect();
+    assert_eq!(texts, ["ayyyy", "ax", "byyyy", "bx"]);
+    assert_eq!(whole["choices"][3]["index"], 3);
+    let logprobs = &whole["choices"][1]["logprobs"]["token_logprobs"];
+    assert_eq!(logprobs.as_array().unwrap().last(), Some(&json!(-0.75)));
+}
+
+#[tokio::test]
+async fn what_is_chosen_last_cannot_be_streamed() {
+    let served = served(says("x")).await;
+    let fields = json!({"best_of": 2, "stream": true});
+    let (status, error) = failure(served.complete(fields).await).await;
+    assert_eq!((status, &error["param"]), (400, &json!("best_of")));
+    let (status, _) = failure(served.complete(json!({"best_of": 2, "n": 3})).await).await;
+    assert_eq!(status, 400);
+    let stream = served.complete(json!({"best_of": 2, "n": 2, "stream": true})).await;
+    assert_eq!(stream.status(), 200);
+}
