@@ -10,8 +10,6 @@ pub(crate) struct BlockPool {
     /// Tokens a block holds.
     pub(crate) block_size: TokenCount,
     capacity: BlockCount,
-    /// Blocks that at least one table names.
-    held: u32,
     /// Tables that name the block. Only as long as the highest block ever used, so that a large
     /// capacity costs memory when it is used and not before.
     references: Vec<u32>,
@@ -25,7 +23,6 @@ impl BlockPool {
         Self {
             block_size,
             capacity,
-            held: 0,
             references: Vec::new(),
             free: Vec::new(),
             cache: PrefixCache::new(cached),
@@ -33,12 +30,14 @@ impl BlockPool {
     }
 
     /// Blocks that can be taken: free ones, and those that are only kept for their content.
-    pub(crate) const fn free(&self) -> BlockCount {
-        BlockCount(self.capacity.0 - self.held)
+    pub(crate) fn free(&self) -> BlockCount {
+        BlockCount(self.capacity.0 - self.held().0)
     }
 
-    pub(crate) const fn held(&self) -> BlockCount {
-        BlockCount(self.held)
+    /// Blocks that at least one table names.
+    pub(crate) fn held(&self) -> BlockCount {
+        let held = self.references.len() - self.free.len() - self.cache.resting();
+        BlockCount(u32::try_from(held).expect("below `capacity`"))
     }
 
     /// Gives out a free block, named once. What is kept for its content goes last, and of that
@@ -58,7 +57,6 @@ impl BlockPool {
             None => self.cache.evict().expect("a block is held, free or kept"),
         };
         self.references[block.0 as usize] = 1;
-        self.held += 1;
         block
     }
 
@@ -66,7 +64,6 @@ impl BlockPool {
     pub(crate) fn share(&mut self, block: BlockId) {
         if self.references(block) == 0 {
             assert!(self.cache.wake(block), "a free block cannot be shared");
-            self.held += 1;
         }
         self.references[block.0 as usize] += 1;
     }
@@ -76,11 +73,8 @@ impl BlockPool {
     pub(crate) fn release(&mut self, block: BlockId) {
         assert!(self.references(block) > 0, "a block is released once by each who holds it");
         self.references[block.0 as usize] -= 1;
-        if self.references(block) == 0 {
-            self.held -= 1;
-            if !self.cache.rest(block) {
-                self.free.push(block);
-            }
+        if self.references(block) == 0 && !self.cache.rest(block) {
+            self.free.push(block);
         }
     }
 
@@ -139,9 +133,7 @@ impl BlockPool {
     /// Nothing is counted twice or not at all.
     pub(crate) fn check(&self) {
         let held = self.references.iter().filter(|references| **references > 0).count();
-        assert_eq!(held, self.held as usize, "held blocks are counted");
-        let known = held + self.free.len() + self.cache.resting();
-        assert_eq!(known, self.references.len(), "a block is held, free or kept");
+        assert_eq!(held, self.held().0 as usize, "a block is held, free or kept");
         assert!(self.references.len() <= self.capacity.0 as usize, "no block is made up");
         self.cache.check();
     }

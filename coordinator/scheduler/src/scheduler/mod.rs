@@ -51,7 +51,6 @@ pub struct Scheduler {
 struct Place {
     rank: Rank,
     tenant: TenantId,
-    arrival: Time,
 }
 
 /// A slice, as far as its commit needs it.
@@ -131,7 +130,7 @@ impl Scheduler {
         self.groups += 1;
         let id = GroupId(self.groups);
         let rank = self.limits.policy.rank(id, new.priority, now);
-        self.places.insert(id, Place { rank, tenant: new.tenant, arrival: now });
+        self.places.insert(id, Place { rank, tenant: new.tenant });
         self.waiting.insert(SequenceGroup::new(rank, new, generated_max, now));
         self.check();
         Ok(id)
@@ -146,7 +145,7 @@ impl Scheduler {
     /// # Panics
     /// Never: a group that has not ended is in one queue.
     pub fn cancel(&mut self, id: GroupId, reason: CancelReason, now: Time) -> Vec<Event> {
-        let Some(&Place { rank, tenant, .. }) = self.places.get(&id) else { return Vec::new() };
+        let Some(&Place { rank, tenant }) = self.places.get(&id) else { return Vec::new() };
         let running = self.running.binary_search_by_key(&rank, |group| group.rank);
         let (mut group, pool) = if let Ok(index) = running {
             (self.running.remove(index), &mut self.device)
@@ -222,11 +221,12 @@ impl Scheduler {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let oldest = self.waiting.oldest().and_then(|id| self.places.get(&id));
+        let oldest = oldest.and_then(|place| self.waiting.get(place.tenant, place.rank));
         Stats {
             waiting: self.waiting.len(),
             running: self.running.len(),
             swapped: self.swapped.len(),
-            oldest_waiting: oldest.map(|place| place.arrival),
+            oldest_waiting: oldest.map(|group| group.arrival),
             blocks: self.limits.blocks,
             blocks_held: self.device.held(),
             swap_blocks: self.limits.swap_blocks,

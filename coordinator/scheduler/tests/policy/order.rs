@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::script::trace;
+use crate::script::{trace, trace_after};
 
 #[test]
 fn the_more_urgent_goes_first() {
@@ -67,15 +67,10 @@ fn arrival_alone_counts_by_default() {
 
 #[test]
 fn a_more_urgent_group_takes_the_place_of_less_urgent_ones() {
-    assert_snapshot!(trace(
-        "limits priority blocks=6; submit a prompt=6 max=9; submit b prompt=6 max=9; step; \
-         submit c prompt=9 max=1 urgent=5; step; stats; step"
+    assert_snapshot!(trace_after(
+        "limits priority blocks=6; submit a prompt=6 max=9; submit b prompt=6 max=9; step",
+        "submit c prompt=9 max=1 urgent=5; step; stats; step"
     ), @"
-    step 1, 4 blocks held
-      a from 0: 1-6 in blocks 0-1, seed 7
-      b from 0: 1-6 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
     step 2, 5 blocks held
       c from 0: 1-9 in blocks 2-4, seed 7
       a from 6: 101 in blocks 0-1, seed 7
@@ -90,15 +85,10 @@ fn a_more_urgent_group_takes_the_place_of_less_urgent_ones() {
     > a + 103
     > b + 102
     ");
-    assert_snapshot!(trace(
-        "limits priority blocks=6 swap=6 sequences=2; submit a prompt=6 max=9; submit b prompt=6 max=9; \
-         step; submit c prompt=2 max=1 urgent=5; step; queues; step"
+    assert_snapshot!(trace_after(
+        "limits priority blocks=6 swap=6 sequences=2; submit a prompt=6 max=9; submit b prompt=6 max=9; step",
+        "submit c prompt=2 max=1 urgent=5; step; queues; step"
     ), @"
-    step 1, 4 blocks held
-      a from 0: 1-6 in blocks 0-1, seed 7
-      b from 0: 1-6 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
     step 2, 3 blocks held
       swap out 2 to 0
       swap out 3 to 1
@@ -125,21 +115,7 @@ const BESIDE_EXPECTATIONS: &str = "limits expected priority blocks=7; submit a p
 
 #[test]
 fn a_more_urgent_group_takes_the_place_of_what_others_are_expected_to_say() {
-    let script = format!("{BESIDE_EXPECTATIONS}; submit e prompt=6 max=1 urgent=5; step");
-    assert_snapshot!(trace(&script), @"
-    step 1, 1 blocks held
-      a from 0: 1 in blocks 0, seed 7
-    > a + 101
-    step 2, 1 blocks held
-      a from 1: 101 in blocks 0, seed 7
-    > a + 102
-    > a ends: Length(Request), 2 tokens
-    > group a ends, preempted 0
-    step 3, 4 blocks held
-      c from 0: 1-7 in blocks 0-1, seed 7
-      d from 0: 1-7 in blocks 2-3, seed 7
-    > c + 101
-    > d + 101
+    assert_snapshot!(trace_after(BESIDE_EXPECTATIONS, "submit e prompt=6 max=1 urgent=5; step"), @"
     step 4, 4 blocks held
       e from 0: 1-6 in blocks 2-3, seed 7
       c from 7: 101 in blocks 0-1, seed 7
@@ -152,18 +128,10 @@ fn a_more_urgent_group_takes_the_place_of_what_others_are_expected_to_say() {
 
 #[test]
 fn a_group_that_gives_way_gives_all_that_its_sequences_share() {
-    assert_snapshot!(trace(
-        "limits priority blocks=6; submit a prompt=13 n=2 max=9; step 2; \
-         submit b prompt=13 max=1 urgent=5; step; stats"
+    assert_snapshot!(trace_after(
+        "limits priority blocks=6; submit a prompt=13 n=2 max=9; step 2",
+        "submit b prompt=13 max=1 urgent=5; step; stats"
     ), @"
-    step 1, 4 blocks held
-      a from 0: 1-13 in blocks 0-3, seed 7
-    > a + 101
-    step 2, 5 blocks held
-      a from 13: 101 in blocks 0-3, seed 7
-      a.1 from 12: 13 in blocks 0-2 4, seed 8
-    > a + 102
-    > a.1 + 201
     step 3, 4 blocks held
       b from 0: 1-13 in blocks 0-2 4, seed 7
     > b + 101
@@ -175,15 +143,10 @@ fn a_group_that_gives_way_gives_all_that_its_sequences_share() {
 
 #[test]
 fn nobody_gives_way_in_vain() {
-    assert_snapshot!(trace(
-        "limits priority blocks=6; submit a prompt=6 max=9 urgent=9; submit b prompt=6 max=9; step; \
-         submit c prompt=16 max=1 urgent=5; step"
+    assert_snapshot!(trace_after(
+        "limits priority blocks=6; submit a prompt=6 max=9 urgent=9; submit b prompt=6 max=9; step",
+        "submit c prompt=16 max=1 urgent=5; step"
     ), @"
-    step 1, 4 blocks held
-      a from 0: 1-6 in blocks 0-1, seed 7
-      b from 0: 1-6 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
     step 2, 4 blocks held
       a from 6: 101 in blocks 0-1, seed 7
       b from 6: 101 in blocks 2-3, seed 7
@@ -267,20 +230,13 @@ fn nobody_saves_up_turns() {
     ");
 }
 
-const AFTER_AN_ANSWER: &str = "blocks=9; submit a prompt=1 max=2; step 2; submit c prompt=7 max=9; \
-                               submit d prompt=7 max=9; submit e prompt=7 max=9; step";
+const ONE_ANSWER: &str = "blocks=9; submit a prompt=1 max=2; step 2";
+const THREE_MORE: &str =
+    "submit c prompt=7 max=9; submit d prompt=7 max=9; submit e prompt=7 max=9; step";
 
 #[test]
 fn prompts_alone_are_made_room_for_if_so_wished() {
-    assert_snapshot!(trace(&format!("limits {AFTER_AN_ANSWER}")), @"
-    step 1, 1 blocks held
-      a from 0: 1 in blocks 0, seed 7
-    > a + 101
-    step 2, 1 blocks held
-      a from 1: 101 in blocks 0, seed 7
-    > a + 102
-    > a ends: Length(Request), 2 tokens
-    > group a ends, preempted 0
+    assert_snapshot!(trace_after(&format!("limits {ONE_ANSWER}"), THREE_MORE), @"
     step 3, 6 blocks held
       c from 0: 1-7 in blocks 0-1, seed 7
       d from 0: 1-7 in blocks 2-3, seed 7
@@ -292,15 +248,7 @@ fn prompts_alone_are_made_room_for_if_so_wished() {
 
 #[test]
 fn room_is_left_for_what_answers_usually_become() {
-    assert_snapshot!(trace(&format!("limits expected {AFTER_AN_ANSWER}")), @"
-    step 1, 1 blocks held
-      a from 0: 1 in blocks 0, seed 7
-    > a + 101
-    step 2, 1 blocks held
-      a from 1: 101 in blocks 0, seed 7
-    > a + 102
-    > a ends: Length(Request), 2 tokens
-    > group a ends, preempted 0
+    assert_snapshot!(trace_after(&format!("limits expected {ONE_ANSWER}"), THREE_MORE), @"
     step 3, 4 blocks held
       c from 0: 1-7 in blocks 0-1, seed 7
       d from 0: 1-7 in blocks 2-3, seed 7
@@ -311,16 +259,8 @@ fn room_is_left_for_what_answers_usually_become() {
 
 #[test]
 fn an_answer_that_a_stop_string_ends_is_learned_from_and_an_abandoned_one_is_not() {
-    assert_snapshot!(trace(
-        "limits expected blocks=9; submit a prompt=1; step 2; cancel a stop; submit c prompt=7 max=9; \
-         submit d prompt=7 max=9; submit e prompt=7 max=9; step"
-    ), @"
-    step 1, 1 blocks held
-      a from 0: 1 in blocks 0, seed 7
-    > a + 101
-    step 2, 1 blocks held
-      a from 1: 101 in blocks 0, seed 7
-    > a + 102
+    let known = "limits expected blocks=9; submit a prompt=1; step 2";
+    assert_snapshot!(trace_after(known, &format!("cancel a stop; {THREE_MORE}")), @"
     cancel a
     > a ends: Stop(None), 2 tokens
     > group a ends, preempted 0
@@ -330,16 +270,7 @@ fn an_answer_that_a_stop_string_ends_is_learned_from_and_an_abandoned_one_is_not
     > c + 101
     > d + 101
     ");
-    assert_snapshot!(trace(
-        "limits expected blocks=9; submit a prompt=1; step 2; cancel a; submit c prompt=7 max=9; \
-         submit d prompt=7 max=9; submit e prompt=7 max=9; step"
-    ), @"
-    step 1, 1 blocks held
-      a from 0: 1 in blocks 0, seed 7
-    > a + 101
-    step 2, 1 blocks held
-      a from 1: 101 in blocks 0, seed 7
-    > a + 102
+    assert_snapshot!(trace_after(known, &format!("cancel a; {THREE_MORE}")), @"
     cancel a
     > a ends: Abort, 2 tokens
     > group a ends, preempted 0

@@ -17,11 +17,25 @@ const END: TokenId = TokenId(0);
 
 /// Runs a script.
 pub(crate) fn trace(script: &str) -> String {
-    let mut commands = script.split(';').map(Command::parse).peekable();
-    let limits = commands.next_if(|command| command.verb == "limits");
-    let mut run = Run::new(&limits.unwrap_or_default());
-    for command in commands {
-        run.apply(&command);
+    trace_after("", script)
+}
+
+/// Runs a script after another, of whose trace there is another test.
+pub(crate) fn trace_after(known: &str, script: &str) -> String {
+    let parse = |script: &str| -> Vec<Command> {
+        script.split(';').map(Command::parse).filter(|command| !command.verb.is_empty()).collect()
+    };
+    let (mut before, mut after) = (parse(known), parse(script));
+    let first = if before.is_empty() { &mut after } else { &mut before };
+    let has_limits = first.first().is_some_and(|command| command.verb == "limits");
+    let limits = if has_limits { first.remove(0) } else { Command::default() };
+    let mut run = Run::new(&limits);
+    for command in &before {
+        run.apply(command);
+    }
+    run.lines.clear();
+    for command in &after {
+        run.apply(command);
     }
     run.lines
 }

@@ -2,7 +2,10 @@
 
 use insta::assert_snapshot;
 
-use crate::script::trace;
+use crate::script::{trace, trace_after};
+
+/// Two groups fill five blocks: with its next token the first has no room beside the second.
+const FULL: &str = "submit a prompt=7 max=4; submit b prompt=7 max=3; step 2";
 
 #[test]
 fn who_gives_way_is_carried_to_host_memory_and_goes_on_where_it_was() {
@@ -46,20 +49,10 @@ fn who_gives_way_is_carried_to_host_memory_and_goes_on_where_it_was() {
 
 #[test]
 fn a_step_that_carries_out_carries_nothing_in_and_lets_nobody_in() {
-    assert_snapshot!(trace(
-        "limits blocks=5 swap=4; submit a prompt=7 max=4; submit b prompt=7 max=4; step 2; \
-         submit c prompt=1 max=1; step; queues; step 3"
+    assert_snapshot!(trace_after(
+        "limits blocks=5 swap=4; submit a prompt=7 max=4; submit b prompt=7 max=4; step 2",
+        "submit c prompt=1 max=1; step; queues; step 3"
     ), @"
-    step 1, 4 blocks held
-      a from 0: 1-7 in blocks 0-1, seed 7
-      b from 0: 1-7 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
-    step 2, 4 blocks held
-      a from 7: 101 in blocks 0-1, seed 7
-      b from 7: 101 in blocks 2-3, seed 7
-    > a + 102
-    > b + 102
     step 3, 3 blocks held
       swap out 2 to 0
       swap out 3 to 1
@@ -90,20 +83,10 @@ fn a_step_that_carries_out_carries_nothing_in_and_lets_nobody_in() {
 
 #[test]
 fn without_room_in_host_memory_it_is_computed_again() {
-    assert_snapshot!(trace(
-        "limits blocks=5 swap=1; submit a prompt=7 max=4; submit b prompt=7 max=3; step 3; queues; \
-         stats; step 2"
+    assert_snapshot!(trace_after(
+        &format!("limits blocks=5 swap=1; {FULL}"),
+        "step; queues; stats; step 2"
     ), @"
-    step 1, 4 blocks held
-      a from 0: 1-7 in blocks 0-1, seed 7
-      b from 0: 1-7 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
-    step 2, 4 blocks held
-      a from 7: 101 in blocks 0-1, seed 7
-      b from 7: 101 in blocks 2-3, seed 7
-    > a + 102
-    > b + 102
     step 3, 3 blocks held
       a from 8: 102 in blocks 0-1 4, seed 7
     > a + 103
@@ -124,20 +107,8 @@ fn without_room_in_host_memory_it_is_computed_again() {
 
 #[test]
 fn the_cheaper_way_is_taken() {
-    assert_snapshot!(trace(
-        "limits blocks=5 swap=4; rates token=1 block=2; submit a prompt=7 max=4; \
-         submit b prompt=7 max=3; step 3; queues"
-    ), @"
-    step 1, 4 blocks held
-      a from 0: 1-7 in blocks 0-1, seed 7
-      b from 0: 1-7 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
-    step 2, 4 blocks held
-      a from 7: 101 in blocks 0-1, seed 7
-      b from 7: 101 in blocks 2-3, seed 7
-    > a + 102
-    > b + 102
+    let known = format!("limits blocks=5 swap=4; {FULL}");
+    assert_snapshot!(trace_after(&known, "rates token=1 block=2; step; queues"), @"
     step 3, 3 blocks held
       swap out 2 to 0
       swap out 3 to 1
@@ -145,20 +116,7 @@ fn the_cheaper_way_is_taken() {
     > a + 103
     queues: 0 waiting, 1 running, 1 swapped in 2 blocks
     ");
-    assert_snapshot!(trace(
-        "limits blocks=5 swap=4; rates token=1 block=3; submit a prompt=7 max=4; \
-         submit b prompt=7 max=3; step 3; queues"
-    ), @"
-    step 1, 4 blocks held
-      a from 0: 1-7 in blocks 0-1, seed 7
-      b from 0: 1-7 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
-    step 2, 4 blocks held
-      a from 7: 101 in blocks 0-1, seed 7
-      b from 7: 101 in blocks 2-3, seed 7
-    > a + 102
-    > b + 102
+    assert_snapshot!(trace_after(&known, "rates token=1 block=3; step; queues"), @"
     step 3, 3 blocks held
       a from 8: 102 in blocks 0-1 4, seed 7
     > a + 103
@@ -217,55 +175,22 @@ fn a_group_that_shares_blocks_carries_each_once() {
 
 #[test]
 fn who_is_swapped_can_be_cancelled_and_lost() {
-    assert_snapshot!(trace(
-        "limits blocks=5 swap=4; submit a prompt=7 max=4; submit b prompt=7 max=3; step 3; queues; \
-         cancel b; queues"
-    ), @"
-    step 1, 4 blocks held
-      a from 0: 1-7 in blocks 0-1, seed 7
-      b from 0: 1-7 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
-    step 2, 4 blocks held
-      a from 7: 101 in blocks 0-1, seed 7
-      b from 7: 101 in blocks 2-3, seed 7
-    > a + 102
-    > b + 102
-    step 3, 3 blocks held
-      swap out 2 to 0
-      swap out 3 to 1
-      a from 8: 102 in blocks 0-1 4, seed 7
-    > a + 103
+    let known = format!("limits blocks=5 swap=4; {FULL}; step");
+    assert_snapshot!(trace_after(&known, "queues; cancel b; queues"), @"
     queues: 0 waiting, 1 running, 1 swapped in 2 blocks
     cancel b
     > b ends: Abort, 2 tokens
     > group b ends, preempted 1
     queues: 0 waiting, 1 running, 0 swapped in 0 blocks
     ");
-    assert_snapshot!(trace(
-        "limits blocks=5 swap=4; submit a prompt=7 max=9; submit b prompt=7 max=3; step 3; queues; \
-         lost; queues; step 1"
-    ), @"
-    step 1, 4 blocks held
-      a from 0: 1-7 in blocks 0-1, seed 7
-      b from 0: 1-7 in blocks 2-3, seed 7
-    > a + 101
-    > b + 101
-    step 2, 4 blocks held
-      a from 7: 101 in blocks 0-1, seed 7
-      b from 7: 101 in blocks 2-3, seed 7
-    > a + 102
-    > b + 102
-    step 3, 3 blocks held
-      swap out 2 to 0
-      swap out 3 to 1
-      a from 8: 102 in blocks 0-1 4, seed 7
-    > a + 103
+    assert_snapshot!(trace_after(&known, "queues; lost; queues; step 1"), @"
     queues: 0 waiting, 1 running, 1 swapped in 2 blocks
     lost
     queues: 2 waiting, 0 running, 0 swapped in 0 blocks
     step 4, 3 blocks held
       a from 0: 1-7 101-103 in blocks 0-1 4, seed 7
     > a + 104
+    > a ends: Length(Request), 4 tokens
+    > group a ends, preempted 1
     ");
 }
