@@ -56,7 +56,7 @@ impl Amx {
         *THERE.get_or_init(|| __cpuid_count(7, 0).edx & bf16 != 0)
     }
 
-    /// Tile registers of 16 rows of 64 bytes each.
+    /// Tile registers of 16 rows of 64 bytes each, in use until dropped.
     pub(crate) fn for_bf16(self) -> Tiles {
         Tiles::configure(self, BYTES)
     }

@@ -12,7 +12,7 @@ use bytemuck::{cast, cast_slice};
 
 use crate::backend::cpu::amx::Tiles;
 use crate::backend::cpu::attend::SPLIT;
-use crate::backend::cpu::lanes::{Avx512, LANES, Lanes};
+use crate::backend::cpu::lanes::{Avx512, LANES, Lanes, padded};
 use crate::backend::cpu::path::Kernel;
 use crate::backend::cpu::short::{GROUP, shortened_or_zero};
 use crate::backend::cpu::stages::Number;
@@ -64,12 +64,7 @@ impl Kernel for PairQuery<'_> {
         let (to, _) = to.as_chunks_mut::<{ LANES / 2 }>();
         let mut chunks = q.chunks(LANES);
         for to in to {
-            let mut x = [0.0; LANES];
-            match chunks.next() {
-                Some(chunk) if chunk.len() == LANES => x.copy_from_slice(chunk),
-                Some(chunk) => x[..chunk.len()].copy_from_slice(chunk),
-                None => {}
-            }
+            let x = padded(chunks.next().unwrap_or_default());
             let x = Lanes::mul(l, Lanes::load(l, &x), Lanes::splat(l, scale));
             l.store_bf16(shortened_or_zero(l, x), to);
         }

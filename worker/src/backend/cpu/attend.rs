@@ -267,10 +267,8 @@ impl Work<'_> {
 /// registers.
 fn stages<N: Number>(isa: Isa, work: &Work<'_>, pages: &[&[N]], scratch: &mut Scratch) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = isa.attends_in_tiles(work.vectors)
-        && let Some(tiles) = isa.for_bf16()
-    {
-        return in_tiles(isa, (&tiles, avx512), work, pages, scratch);
+    if let Some(amx) = isa.attends_in_tiles(work.vectors) {
+        return in_tiles(isa, (&amx.for_bf16(), amx.lanes()), work, pages, scratch);
     }
     let Scratch { q, weights, split: to, .. } = scratch;
     let (weights, _) = weights.as_chunks_mut::<SPLIT>(); // (WEIGHT_ROWS, SPLIT)

@@ -2,7 +2,7 @@
 
 use crate::backend::BackendError;
 #[cfg(target_arch = "x86_64")]
-use crate::backend::cpu::amx::{Amx, Tiles};
+use crate::backend::cpu::amx::Amx;
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::lanes::{Avx2, Avx512, AvxVnni};
 use crate::backend::cpu::lanes::{Dots, Lanes, Portable};
@@ -101,20 +101,11 @@ impl Isa {
         }
     }
 
-    /// Whether attention of so many queries is for tile registers; what it takes besides.
+    /// Whether attention of so many queries is for tile registers, and with what.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn attends_in_tiles(self, queries: usize) -> Option<Avx512> {
+    pub(crate) fn attends_in_tiles(self, queries: usize) -> Option<Amx> {
         match self {
-            Self::Amx(amx) if queries >= TILES_FROM && amx.has_bf16() => Some(amx.lanes()),
-            _ => None,
-        }
-    }
-
-    /// Tile registers for bf16, in use until dropped, where there are such.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn for_bf16(self) -> Option<Tiles> {
-        match self {
-            Self::Amx(amx) if amx.has_bf16() => Some(amx.for_bf16()),
+            Self::Amx(amx) if queries >= TILES_FROM && amx.has_bf16() => Some(amx),
             _ => None,
         }
     }

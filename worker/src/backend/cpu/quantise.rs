@@ -3,7 +3,7 @@
 use crate::backend::cpu::disjoint::by_rows;
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::lanes::Avx512;
-use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::lanes::{LANES, Lanes, padded};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::team::Team;
 #[cfg(target_arch = "x86_64")]
@@ -45,9 +45,7 @@ impl Kernel for Quantise<'_> {
                 quantise_group(l, x, group);
             }
             if !rest.is_empty() {
-                let mut x = [0.0; GROUP];
-                x[..rest.len()].copy_from_slice(rest);
-                quantise_group(l, &x, &mut groups[depth - 1]);
+                quantise_group(l, &padded(rest), &mut groups[depth - 1]);
             }
         }
     }
@@ -113,13 +111,9 @@ impl Kernel for QuantiseBlock<'_> {
         let zero = l.splat(0.0);
         for (at, block) in blocks.iter_mut().enumerate() {
             let from = at * GROUP;
-            let width = GROUP.min(columns - from);
             let mut rows = [[0.0; GROUP]; BLOCK];
             for (to, x) in rows.iter_mut().zip(x.chunks_exact(columns)) {
-                match x[from..].first_chunk() {
-                    Some(x) => *to = *x,
-                    None => to[..width].copy_from_slice(&x[from..]),
-                }
+                *to = padded(&x[from..]);
             }
             let mut of_rows = [zero; BLOCK];
             for r in 0..BLOCK {

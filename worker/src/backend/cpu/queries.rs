@@ -4,7 +4,7 @@ use crate::backend::AttentionShape;
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::amx_attend::PairQuery;
 use crate::backend::cpu::attend::{Attend, Scratch, VECTORS};
-use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::lanes::{LANES, Lanes, padded};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::plan::{Item, Plan};
 use crate::backend::cpu::short::shortened_or_zero;
@@ -25,7 +25,8 @@ pub(crate) fn gather_queries(
         &attend.q[(row * query_heads + head) * head_size..][..head_size]
     };
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = isa.attends_in_tiles(vectors) {
+    if let Some(amx) = isa.attends_in_tiles(vectors) {
+        let avx512 = amx.lanes();
         let paired = &mut scratch.paired;
         paired.for_queries(vectors, head_size);
         for vector in 0..vectors {
@@ -55,8 +56,7 @@ impl Kernel for SpreadQuery<'_> {
     fn run<L: Lanes>(self, l: L) {
         let (to, _) = self.to.as_chunks_mut::<VECTORS>();
         for (q, to) in self.q.chunks(LANES).zip(to.chunks_mut(LANES)) {
-            let mut x = [0.0; LANES];
-            x[..q.len()].copy_from_slice(q);
+            let mut x = padded(q);
             let scaled = l.mul(l.load(&x), l.splat(self.scale));
             l.store(shortened_or_zero(l, scaled), &mut x);
             for (to, x) in to.iter_mut().zip(x) {

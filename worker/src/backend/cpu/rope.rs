@@ -10,7 +10,7 @@ use proto::worker::KvDtype;
 
 use crate::backend::cpu::cache::Layout;
 use crate::backend::cpu::disjoint::{Disjoint, by_rows};
-use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::lanes::{LANES, Lanes, padded};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::quantise::{code, rows_a_grain};
 use crate::backend::cpu::rows::norm_row;
@@ -246,12 +246,7 @@ fn to_q8<L: Lanes>(l: L, x: &[f32; KV_GROUP]) -> ([i8; KV_GROUP], [i8; 2]) {
 /// Up to a vector of numbers, rounded to what attention multiplies and kept finite; 0 beyond.
 #[inline(always)]
 fn to_f16<L: Lanes>(l: L, x: &[f32]) -> [f16; LANES] {
-    let mut padded = [0.0; LANES];
-    match x.first_chunk() {
-        Some(x) => padded = *x,
-        None => padded[..x.len()].copy_from_slice(x),
-    }
-    let inside = l.max(l.min(l.load(&padded), l.splat(SHORT_MAX)), l.splat(-SHORT_MAX));
+    let inside = l.max(l.min(l.load(&padded(x)), l.splat(SHORT_MAX)), l.splat(-SHORT_MAX));
     let mut rounded = [f16::ZERO; LANES];
     // Exact, subnormals aside; those have fewer bits still.
     l.store_f16(shortened(l, inside), &mut rounded);

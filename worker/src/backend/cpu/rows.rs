@@ -1,7 +1,7 @@
 //! Norms: what reads whole rows.
 
 use crate::backend::cpu::disjoint::by_rows;
-use crate::backend::cpu::lanes::{LANES, Lanes};
+use crate::backend::cpu::lanes::{LANES, Lanes, padded};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::quantise::rows_a_grain;
 use crate::backend::cpu::team::Team;
@@ -129,9 +129,7 @@ pub(crate) fn norm_row<L: Lanes>(l: L, row: &mut [f32], weight: &[f32], epsilon:
         squares = l.fma(x, x, squares);
     }
     if !rest.is_empty() {
-        let mut x = [0.0; LANES];
-        x[..rest.len()].copy_from_slice(rest);
-        let x = l.load(&x);
+        let x = l.load(&padded(rest));
         squares = l.fma(x, x, squares);
     }
     let mean = l.sum(squares) / columns_as_f32(row.len());

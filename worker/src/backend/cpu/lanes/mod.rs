@@ -33,6 +33,17 @@ pub(crate) const LANES: usize = 16;
 /// Bytes in a vector of bytes: 4 for each lane.
 pub(crate) const BYTES: usize = 64;
 
+/// The first numbers of `x`; 0 beyond its end.
+#[inline(always)]
+pub(crate) fn padded<const N: usize>(x: &[f32]) -> [f32; N] {
+    if let Some(first) = x.first_chunk() {
+        return *first;
+    }
+    let mut padded = [0.0; N];
+    padded[..x.len()].copy_from_slice(x);
+    padded
+}
+
 /// Sixteen numbers at a time. A value of this type is the permission to use the instructions.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Query vectors that share a load of keys or values: as many as leave the sums in registers.
