@@ -46,7 +46,7 @@ pub(crate) fn config(
     Ok(WorkerConfig {
         model: checkpoint.path().display().to_string(),
         backend: backend(device)?,
-        threads: device.threads.get(),
+        threads: device.threads,
         node: node(),
         guard: Guard::Open,
         metrics: String::new(),

@@ -21,6 +21,11 @@ pub(super) const DEVICE: Group = Group {
             "THREADS",
             "Compute threads of each rank [default: the cores, shared among the ranks]",
         ),
+        flag(
+            "pin",
+            "WHEN",
+            "Whether each compute thread of the cpu backend stays on one CPU, on another core than its fellows where there are enough: off, on (where there are as many CPUs as threads), or auto: where the ranks of this machine have one thread for every core or every CPU that they may use [default: off]",
+        ),
     ],
 };
 

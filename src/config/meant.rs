@@ -10,6 +10,7 @@ use coordinator::{Ceiling, Overlong, RecordTo};
 use proto::worker::KvDtype;
 use scheduler::{Admission, Policy};
 use tracing_subscriber::EnvFilter;
+use worker::Threads;
 use worker::backend::opencl::OpenClConfig;
 
 use crate::config::cards::{self, TelemetryConfig};
@@ -151,7 +152,7 @@ pub(crate) struct DeviceConfig {
     /// Which OpenCL device, if it is one, and how it is reached.
     pub(crate) opencl: OpenClConfig,
     /// Compute threads of each rank.
-    pub(crate) threads: NonZeroUsize,
+    pub(crate) threads: Threads,
 }
 
 /// The log.
@@ -364,7 +365,9 @@ pub(super) fn device(
         device: wanted.unwrap_or_default(),
         programs: Some(sources(given, environment)?.cache.join("programs")),
     };
-    Ok(DeviceConfig { backend, opencl, threads: threads(given, world)? })
+    let pinning = given.one("pin", values::pinning)?.unwrap_or_default();
+    let threads = Threads { count: threads(given, world)?.get(), pinning };
+    Ok(DeviceConfig { backend, opencl, threads })
 }
 
 /// Compute threads of each of so many ranks.

@@ -7,6 +7,7 @@ use coordinator::Overlong;
 use proto::worker::KvDtype;
 use scheduler::Admission;
 use url::Url;
+use worker::Pinning;
 use worker::backend::opencl::DeviceChoice;
 use worker::telemetry::{Machine, PciAddress};
 
@@ -119,6 +120,16 @@ pub(crate) fn backend(text: &str) -> Result<Backend, String> {
         "candle" => Ok(Backend::Candle),
         "opencl" => Ok(Backend::OpenCl),
         _ => Err(format!("'{text}' is not one of auto, candle, cpu and opencl")),
+    }
+}
+
+/// Whether compute threads stay on one CPU each.
+pub(crate) fn pinning(text: &str) -> Result<Pinning, String> {
+    match text {
+        "auto" => Ok(Pinning::Auto),
+        "on" => Ok(Pinning::On),
+        "off" => Ok(Pinning::Off),
+        _ => Err(format!("'{text}' is not one of auto, on and off")),
     }
 }
 

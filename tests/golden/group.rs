@@ -108,6 +108,7 @@ fn rank(
         step_tokens_max: STEP_TOKENS,
         step_sequences_max: 8,
         ranks_here: collective.world(),
+        place_here: collective.rank(),
     };
-    Runner::load(choice, 1, checkpoint, &order, collective, &mut |_, _| {}).unwrap()
+    Runner::load(choice, 1.into(), checkpoint, &order, collective, &mut |_, _| {}).unwrap()
 }

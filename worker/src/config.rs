@@ -2,6 +2,7 @@
 
 use tls::Guard;
 
+use crate::backend::cpu::Threads;
 use crate::runner::BackendChoice;
 
 /// One worker, or all ranks of one process. Plain data: whoever reads flags has checked it.
@@ -12,7 +13,7 @@ pub struct WorkerConfig {
     /// Which backend computes.
     pub backend: BackendChoice,
     /// Threads that compute, for each rank.
-    pub threads: usize,
+    pub threads: Threads,
     /// Name of this machine; for messages and metrics.
     pub node: String,
     /// Who may call it, and how it calls others.

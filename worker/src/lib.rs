@@ -29,5 +29,6 @@ pub mod telemetry;
 
 mod memory;
 
+pub use backend::cpu::{Pinning, Threads};
 pub use model::{Fault, Operation, StepError};
 pub use runner::{BackendChoice, LoadError, LoadOrder, Loaded, OrderError, Runner};

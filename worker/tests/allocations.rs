@@ -60,6 +60,7 @@ fn runner(layers: usize, threads: usize) -> Runner {
     let order = LoadOrder {
         epoch: 1,
         ranks_here: 1,
+        place_here: 0,
         shard: Shard::solo(),
         block_size: BLOCK_SIZE,
         kv_blocks: 40,
@@ -72,8 +73,15 @@ fn runner(layers: usize, threads: usize) -> Runner {
         step_sequences_max: 8,
     };
     let solo = Box::new(SoloCollective);
-    Runner::load(BackendChoice::Cpu, threads, &Arc::new(checkpoint), &order, solo, &mut |_, _| {})
-        .unwrap()
+    Runner::load(
+        BackendChoice::Cpu,
+        threads.into(),
+        &Arc::new(checkpoint),
+        &order,
+        solo,
+        &mut |_, _| {},
+    )
+    .unwrap()
 }
 
 /// What each step of `tokens` tokens in each of two sequences allocates; the first step is a prefill

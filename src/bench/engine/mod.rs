@@ -44,7 +44,7 @@ fn measured(
 ) -> anyhow::Result<Report> {
     let order = order(checkpoint, load)?;
     let choice = ranks::config(checkpoint, device)?.backend;
-    let threads = device.threads.get();
+    let threads = device.threads;
     let solo = Box::new(SoloCollective);
     let bar = bar(u64::from(load.runs) + 1);
     bar.set_message("loading");
@@ -64,6 +64,8 @@ fn measured(
         bar.inc(1);
     }
     bar.finish_and_clear();
+    // Its threads may stay on CPUs of theirs; those that measure the bandwidth are to be free.
+    drop(bench);
     Ok(Report::new(setup, load, &runs)?)
 }
 
@@ -92,6 +94,7 @@ fn order(checkpoint: &Checkpoint, load: BenchLoad) -> Result<LoadOrder, UsageErr
         step_tokens_max: load.step_tokens_max as usize,
         step_sequences_max: batch,
         ranks_here: 1,
+        place_here: 0,
     })
 }
 

@@ -144,7 +144,7 @@ impl Rank {
         metrics: RankMetrics,
         meeting: Meeting,
     ) -> Self {
-        let capabilities = config.backend.capabilities(config.threads);
+        let capabilities = config.backend.capabilities(config.threads.count);
         metrics.identify(capabilities.backend, &capabilities.device, &config.node);
         let digest = checkpoint.digest();
         let phase = EpochPhase::Ended("no group was formed yet".to_owned());

@@ -12,7 +12,7 @@ use checkpoint::{Checkpoint, CheckpointError};
 use proto::worker::{StepFailure, StepReply, StepRequest, StepTimes, step_failure::Kind};
 
 use crate::backend::candle::Candle;
-use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::{CpuBackend, Threads};
 use crate::backend::opencl::{OpenClBackend, OpenClConfig};
 use crate::backend::{Backend, BackendError, Capabilities, DeviceMemory};
 use crate::batch::{Refusal, Step, StepLimits};
@@ -165,7 +165,7 @@ impl Runner {
     /// When `collective` is of another rank or world than the order.
     pub fn load(
         choice: BackendChoice,
-        threads: usize,
+        threads: Threads,
         checkpoint: &Arc<Checkpoint>,
         order: &LoadOrder,
         collective: Box<dyn Collective>,
@@ -176,11 +176,13 @@ impl Runner {
         assert_eq!(collective.world(), order.shard.world(), "the collective is of this world");
         let (device, loaded) = match choice {
             BackendChoice::Candle => {
-                let (model, loaded) = load(Candle::new(threads), checkpoint, order, progress)?;
+                let (model, loaded) =
+                    load(Candle::new(threads.count), checkpoint, order, progress)?;
                 (Device::Candle(model), loaded)
             }
             BackendChoice::Cpu => {
-                let backend = CpuBackend::new(threads)?;
+                let place = (order.place_here, order.ranks_here);
+                let backend = CpuBackend::of_rank(threads, place)?;
                 let (model, loaded) = load(backend, checkpoint, order, progress)?;
                 (Device::Cpu(model), loaded)
             }

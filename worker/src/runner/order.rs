@@ -36,6 +36,8 @@ pub struct LoadOrder {
     pub step_sequences_max: usize,
     /// Ranks of the group on this machine, which share its memory.
     pub ranks_here: usize,
+    /// This rank's place among them, from 0.
+    pub place_here: usize,
 }
 
 /// What an order must not say.
@@ -101,6 +103,7 @@ impl LoadOrder {
         if peers != 0 && peers != world {
             return Err(OrderError::Peers { peers, world });
         }
+        let (place_here, ranks_here) = place_here(&request.peers, &shard);
         let order = Self {
             epoch: request.epoch,
             block_size: request.block_size as usize,
@@ -113,7 +116,8 @@ impl LoadOrder {
             model_len_max: request.model_len_max as usize,
             step_tokens_max: request.step_tokens_max as usize,
             step_sequences_max: request.step_sequences_max as usize,
-            ranks_here: ranks_here(&request.peers, &shard),
+            ranks_here,
+            place_here,
             shard,
         };
         order.check(config)?;
@@ -162,12 +166,17 @@ fn check_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(),
     Err(OrderError::Range { name, value, min, max })
 }
 
-/// Ranks at the same address but for the port; without addresses all ranks share this process.
-fn ranks_here(peers: &[String], shard: &Shard) -> usize {
+/// The rank's place among ranks at the same address but for the port, and how many they are; without
+/// addresses all ranks share this process.
+fn place_here(peers: &[String], shard: &Shard) -> (usize, usize) {
     let host =
         |peer: &String| peer.rsplit_once(':').map_or(peer.clone(), |(host, _)| host.to_owned());
-    match peers.get(shard.rank()).map(host) {
-        Some(own) => peers.iter().filter(|&peer| host(peer) == own).count(),
-        None => shard.world(),
+    let rank = shard.rank();
+    match peers.get(rank).map(host) {
+        Some(own) => {
+            let here = |peers: &[String]| peers.iter().filter(|&peer| host(peer) == own).count();
+            (here(&peers[..rank]), here(peers))
+        }
+        None => (rank, shard.world()),
     }
 }

@@ -134,6 +134,7 @@ mod tests {
             step_tokens_max: 64,
             step_sequences_max: 2,
             ranks_here: 1,
+            place_here: 0,
         }
     }
 

@@ -29,9 +29,16 @@ fn one_token(epoch: u64, step: u64) -> StepRequest {
 fn load(order: &LoadOrder) -> String {
     let collective = local::group(order.shard.world()).swap_remove(order.shard.rank());
     let model = open(&toy());
-    Runner::load(BackendChoice::Candle, 1, &model, order, Box::new(collective), &mut |_, _| {})
-        .unwrap_err()
-        .to_string()
+    Runner::load(
+        BackendChoice::Candle,
+        1.into(),
+        &model,
+        order,
+        Box::new(collective),
+        &mut |_, _| {},
+    )
+    .unwrap_err()
+    .to_string()
 }
 
 #[test]
@@ -155,12 +162,14 @@ fn a_request_to_load_becomes_an_order_or_a_sentence() {
     let read = |request: &LoadRequest| LoadOrder::from_wire(request, model.config());
     let refusal = |request| read(&request).unwrap_err().to_string();
     let order = read(&request).unwrap();
-    assert_eq!((order.shard.rank(), order.shard.world(), order.ranks_here), (1, 2, 1));
+    assert_eq!((order.shard.rank(), order.shard.world()), (1, 2));
+    assert_eq!((order.place_here, order.ranks_here), (0, 1));
     let same_host =
         LoadRequest { peers: vec!["[::1]:7".into(), "[::1]:8".into()], ..request.clone() };
-    assert_eq!(read(&same_host).unwrap().ranks_here, 2);
+    let place = |request| read(request).map(|order| (order.place_here, order.ranks_here));
+    assert_eq!(place(&same_host), Ok((1, 2)));
     let in_process = LoadRequest { peers: vec![], ..request.clone() };
-    assert_eq!(read(&in_process).unwrap().ranks_here, 2);
+    assert_eq!(place(&in_process), Ok((1, 2)));
 
     assert_eq!(refusal(LoadRequest { shard: None, ..request.clone() }), "the order names no shard");
     assert_eq!(
@@ -184,7 +193,7 @@ fn loading_tells_how_far_it_is() {
     let order = order(Shard::solo());
     let mut progress = |done, total| heard.push((done, total));
     let choice = BackendChoice::Candle;
-    let runner = Runner::load(choice, 1, &model, &order, collective, &mut progress).unwrap();
+    let runner = Runner::load(choice, 1.into(), &model, &order, collective, &mut progress).unwrap();
     let total = runner.loaded().weight_bytes;
     assert_eq!(heard.last(), Some(&(total, total)));
     assert!(heard.is_sorted() && heard.iter().all(|&(_, of)| of == total));

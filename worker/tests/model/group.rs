@@ -66,6 +66,7 @@ pub(crate) fn order(shard: Shard) -> LoadOrder {
     LoadOrder {
         epoch: 3,
         ranks_here: shard.world(),
+        place_here: shard.rank(),
         shard,
         block_size: BLOCK_SIZE,
         kv_blocks: 40,
@@ -95,7 +96,7 @@ impl Group {
         let load = |(rank, collective): (usize, local::LocalCollective)| {
             let order = order(Shard::new(rank, shares.to_vec()).unwrap());
             let collective = Box::new(collective);
-            Runner::load(choice, 2, checkpoint, &order, collective, &mut |_, _| {})
+            Runner::load(choice, 2.into(), checkpoint, &order, collective, &mut |_, _| {})
         };
         let runners: Result<Vec<Runner>, LoadError> =
             collectives.into_iter().enumerate().map(load).collect();

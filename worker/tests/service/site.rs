@@ -46,7 +46,7 @@ impl Model {
         WorkerConfig {
             model: "toy".to_owned(),
             backend: BackendChoice::Candle,
-            threads: 1,
+            threads: 1.into(),
             node: "here".to_owned(),
             guard: tls::Guard::Open,
             metrics: String::new(),

@@ -25,6 +25,7 @@ mod machine;
 mod memory;
 mod pages;
 mod path;
+mod pin;
 mod plan;
 mod pool;
 mod quantise;
@@ -46,6 +47,7 @@ use checkpoint::Activation;
 pub use self::bandwidth::read_bandwidth;
 pub use self::cache::Cache;
 pub use self::path::Path;
+pub use self::pin::{Pinning, Threads};
 pub use self::rope::Rope;
 pub use self::tensor::Tensor;
 pub use self::weight::Weight;
@@ -54,6 +56,7 @@ use crate::backend::cpu::disjoint::Disjoint;
 use crate::backend::cpu::linear::{Input, Output, linear};
 use crate::backend::cpu::memory::Arena;
 use crate::backend::cpu::path::Isa;
+use crate::backend::cpu::pin::{PlaceHere, cpus};
 use crate::backend::cpu::plan::Plan;
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::quantise::quantise;
@@ -91,13 +94,30 @@ impl CpuBackend {
         Self::with_path(threads, Path::best())
     }
 
+    /// The device of a rank, whose thread calls this and stays on the first of its CPUs, if any, until
+    /// it drops the device.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::new`].
+    pub(crate) fn of_rank(threads: Threads, place: PlaceHere) -> Result<Self, BackendError> {
+        let cpus = cpus(threads, place);
+        if !cpus.is_empty() {
+            tracing::info!(?cpus, "each compute thread stays on a CPU");
+        }
+        Self::start(threads.count, &cpus, Path::best())
+    }
+
     /// A device on a path of choice, for comparison.
     ///
     /// # Errors
     /// As [`CpuBackend::new`]; [`BackendError::Unsupported`] if this machine lacks the instructions.
     pub fn with_path(threads: usize, path: Path) -> Result<Self, BackendError> {
+        Self::start(threads, &[], path)
+    }
+
+    fn start(threads: usize, cpus: &[usize], path: Path) -> Result<Self, BackendError> {
         let isa = Isa::new(path)?;
-        let team = Team::new(threads)
+        let team = Team::on(threads, cpus)
             .map_err(|error| BackendError::Device(format!("cannot start threads: {error}")))?;
         Ok(Self {
             isa,

@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use crate::backend::cpu::pin::Pinned;
+
 /// How long an idle thread keeps its core to itself: longer than the gap between two operations.
 const SPIN_MAX: Duration = Duration::from_micros(15);
 /// How long an idle thread stays awake at all: longer than the gap around a collective in memory.
@@ -40,6 +42,8 @@ pub(crate) struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     busy: AtomicBool,
+    /// The caller's.
+    pinned: Option<Pinned>,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,11 @@ unsafe impl Send for Shared {}
 impl Team {
     /// `threads` threads in all; 1 starts none.
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+        Self::on(threads, &[])
+    }
+
+    /// The same; each stays on its CPU, if it has one, the caller on the first until it drops the team.
+    pub(crate) fn on(threads: usize, cpus: &[usize]) -> std::io::Result<Self> {
         let others = threads.saturating_sub(1);
         let shared = Arc::new(Shared {
             door: AtomicU64::new(0),
@@ -90,15 +99,22 @@ impl Team {
             stop: AtomicBool::new(false),
             sleepers: OnceLock::new(),
         });
-        let mut team = Self { shared, threads: Vec::new(), busy: AtomicBool::new(false) };
+        let busy = AtomicBool::new(false);
+        let mut team = Self { shared, threads: Vec::new(), busy, pinned: None };
         for place in 0..others {
             let shared = Arc::clone(&team.shared);
             let name = format!("compute-{}", place + 1);
             let thread = std::thread::Builder::new().name(name);
-            team.threads.push(thread.spawn(move || shared.serve(place))?);
+            let cpu = cpus.get(place + 1).copied();
+            team.threads.push(thread.spawn(move || {
+                let _pinned = cpu.and_then(Pinned::on);
+                shared.serve(place);
+            })?);
         }
         let sleepers = team.threads.iter().map(|it| it.thread().clone()).collect();
         team.shared.sleepers.set(sleepers).expect("set once, here");
+        // Last: threads start where the one that starts them may be.
+        team.pinned = cpus.first().copied().and_then(Pinned::on);
         Ok(team)
     }
 
@@ -174,6 +190,7 @@ impl Drop for Team {
             // A panic of `work` was handed to the caller of `run`; the thread itself does not panic.
             drop(thread.join());
         }
+        drop(self.pinned.take());
     }
 }
 
