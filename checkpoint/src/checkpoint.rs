@@ -10,11 +10,12 @@ use sha2::{Digest, Sha256};
 use crate::config::ModelConfig;
 use crate::dequantize::dequantize;
 use crate::error::{CheckpointError, shown};
-use crate::layout::{Layout, Tensor};
+use crate::layout::Layout;
 use crate::mapped::Mapped;
-use crate::matrix::{Matrix, stored_row};
+use crate::matrix::{Matrix, MatrixPlace, stored_row};
 use crate::names::TensorName;
 use crate::shapes::{self, Shape};
+use crate::stored::Stored;
 use crate::vocabulary::{TemplateTokens, VocabularySource};
 
 /// An opened model: every tensor that [`Checkpoint::config`] implies is there and has its shape.
@@ -123,12 +124,31 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Damaged`] when the model has no such matrix.
     pub fn matrix(&self, name: TensorName) -> Result<Matrix<'_>, CheckpointError> {
-        let tensor = self.need(name)?;
-        let [rows, columns] = *tensor.shape else {
+        self.place(name).map(|place| self.at(&place))
+    }
+
+    /// Where a matrix lies, for [`Checkpoint::at`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::matrix`].
+    pub fn place(&self, name: TensorName) -> Result<MatrixPlace, CheckpointError> {
+        let stored = self.need(name)?.clone();
+        let [rows, columns] = *stored.shape else {
             return Err(self.damaged(format!("tensor {} is not a matrix", self.stored_name(name))));
         };
-        let head = self.layout.interleaved_head(name, &self.config);
-        Ok(Matrix::interleaved(rows, columns, tensor.kind, tensor.bytes, head))
+        let interleaved_head = self.layout.interleaved_head(name, &self.config);
+        Ok(MatrixPlace { stored, rows, columns, interleaved_head })
+    }
+
+    /// The matrix at a place, without looking for it.
+    ///
+    /// # Panics
+    /// When the place is another checkpoint's.
+    #[must_use]
+    pub fn at(&self, place: &MatrixPlace) -> Matrix<'_> {
+        let MatrixPlace { stored, rows, columns, interleaved_head } = place;
+        let bytes = self.layout.bytes(stored);
+        Matrix::interleaved(*rows, *columns, stored.kind, bytes, *interleaved_head)
     }
 
     /// A vector, as numbers: a norm's weight or a bias.
@@ -141,7 +161,7 @@ impl Checkpoint {
             return Err(self.damaged(format!("tensor {} is not a vector", self.stored_name(name))));
         };
         let mut stored = vec![0.0; numbers];
-        dequantize(tensor.kind, tensor.bytes, &mut stored);
+        dequantize(tensor.kind, self.layout.bytes(tensor), &mut stored);
         let head = self.layout.interleaved_head(name, &self.config);
         let less = self.layout.stored_less(name, &self.config);
         Ok((0..numbers).map(|i| stored[stored_row(i, head)] + less).collect())
@@ -175,7 +195,7 @@ impl Checkpoint {
         self.layout.name(name, &self.config)
     }
 
-    fn find(&self, name: TensorName) -> Option<Tensor<'_>> {
+    fn find(&self, name: TensorName) -> Option<&Stored> {
         // A head beside a tied embedding is a copy that nobody asked for.
         if name == TensorName::Output && self.config.tied_head {
             return None;
@@ -183,7 +203,7 @@ impl Checkpoint {
         self.layout.find(&self.stored_name(name))
     }
 
-    fn need(&self, name: TensorName) -> Result<Tensor<'_>, CheckpointError> {
+    fn need(&self, name: TensorName) -> Result<&Stored, CheckpointError> {
         self.find(name).ok_or_else(|| self.layout.missing(&self.stored_name(name)))
     }
 
@@ -205,7 +225,7 @@ impl Checkpoint {
     }
 
     fn check_tensor(&self, name: TensorName, shape: Shape) -> Result<(), CheckpointError> {
-        let found = self.need(name)?.shape;
+        let found = &self.need(name)?.shape;
         if shape.is(found) {
             return Ok(());
         }

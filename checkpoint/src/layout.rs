@@ -4,7 +4,6 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::block::BlockKind;
 use crate::config::{self, ModelConfig};
 use crate::error::CheckpointError;
 use crate::folder::{self, Folder};
@@ -19,14 +18,6 @@ use crate::vocabulary::{TemplateTokens, VocabularySource};
 pub(crate) enum Layout {
     Gguf(Gguf),
     Folder(Box<Folder>),
-}
-
-/// A tensor where it lies.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tensor<'a> {
-    pub(crate) shape: &'a [usize],
-    pub(crate) kind: BlockKind,
-    pub(crate) bytes: &'a [u8],
 }
 
 impl Layout {
@@ -87,13 +78,15 @@ impl Layout {
         if tensors.find(&nested).is_some() { nested } else { plain }
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<Tensor<'_>> {
-        let stored: &Stored = match self {
+    pub(crate) fn find(&self, name: &str) -> Option<&Stored> {
+        match self {
             Self::Gguf(gguf) => gguf.tensor(name),
             Self::Folder(folder) => folder.tensors.find(name),
-        }?;
-        let bytes = &self.files()[stored.file].bytes()[stored.bytes.clone()];
-        Some(Tensor { shape: &stored.shape, kind: stored.kind, bytes })
+        }
+    }
+
+    pub(crate) fn bytes(&self, stored: &Stored) -> &[u8] {
+        &self.files()[stored.file].bytes()[stored.bytes.clone()]
     }
 
     /// Why a tensor that is needed can't be had.

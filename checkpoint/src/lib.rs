@@ -26,9 +26,9 @@ mod error;
 
 mod names;
 
-mod stored;
-
 mod matrix;
+
+mod stored;
 
 mod dequantize;
 
@@ -41,6 +41,6 @@ pub use checkpoint::{Checkpoint, ModelFile};
 pub use config::{Activation, LayerKind, ModelConfig, RopeConfig};
 pub use dequantize::dequantize;
 pub use error::CheckpointError;
-pub use matrix::Matrix;
+pub use matrix::{Matrix, MatrixPlace};
 pub use names::{LayerTensor, TensorName};
 pub use vocabulary::{TemplateTokens, TokenKind, VocabularySource};

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::block::BlockKind;
 use crate::dequantize::dequantize;
+use crate::stored::Stored;
 
 /// A matrix in a mapped file, `(rows, columns)`, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,15 @@ pub struct Matrix<'a> {
     /// Rows of each head of this size are stored interleaved (0, half, 1, half + 1, …), as llama-type
     /// GGUF files do; 0: as they are. [`Matrix::row`] undoes it.
     interleaved_head: usize,
+}
+
+/// Where a matrix lies in the files of a checkpoint: found once, read often.
+#[derive(Debug, Clone)]
+pub struct MatrixPlace {
+    pub(crate) stored: Stored,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) interleaved_head: usize,
 }
 
 impl<'a> Matrix<'a> {

@@ -1,4 +1,5 @@
-//! From the wire to a [`Step`]: the only place of the worker that reads a step's protobuf.
+//! From the wire to a [`Step`]: the only place of the worker that reads a step's protobuf. A step is read
+//! into the memory of the one before, so that steps alike allocate nothing.
 
 use std::time::Duration;
 
@@ -10,29 +11,46 @@ use crate::batch::{Batch, BatchSlice, Place, Refusal, Step, StepLimits};
 pub const PATIENCE_DEFAULT: Duration = Duration::from_secs(30);
 
 impl Step {
-    /// Checks a request against what was agreed at load. Epoch and number are the runner's to check.
+    /// Becomes what a request asks, once that is checked against what was agreed at load. Epoch and number
+    /// are the runner's to check.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
-    pub fn from_wire(request: &StepRequest, limits: &StepLimits) -> Result<Self, Refusal> {
+    /// The first thing that is wrong with it; this step is then none.
+    pub fn read(&mut self, request: &StepRequest, limits: &StepLimits) -> Result<(), Refusal> {
         let (device, host) = (limits.blocks, limits.swap_blocks);
-        Ok(Self {
-            id: request.step,
-            batch: Batch::from_wire(&request.slices, limits)?,
-            swap_out: pairs(&request.swap_out, Place::SwapOut, device, host)?,
-            swap_in: pairs(&request.swap_in, Place::SwapIn, host, device)?,
-            copies: pairs(&request.copies, Place::Copy, device, device)?,
-            patience: match request.deadline_ms {
-                0 => PATIENCE_DEFAULT,
-                ms => Duration::from_millis(u64::from(ms)),
-            },
-        })
+        self.id = request.step;
+        self.batch.read(&request.slices, limits)?;
+        self.check_slots()?;
+        pairs(&request.swap_out, Place::SwapOut, (device, host), &mut self.swap_out)?;
+        pairs(&request.swap_in, Place::SwapIn, (host, device), &mut self.swap_in)?;
+        pairs(&request.copies, Place::Copy, (device, device), &mut self.copies)?;
+        self.patience = match request.deadline_ms {
+            0 => PATIENCE_DEFAULT,
+            ms => Duration::from_millis(u64::from(ms)),
+        };
+        Ok(())
+    }
+
+    /// A backend may write rows in parallel, so no two may go to the same place.
+    fn check_slots(&mut self) -> Result<(), Refusal> {
+        let Self { batch, slots, .. } = self;
+        slots.clear();
+        slots.extend_from_slice(&batch.slots);
+        slots.sort_unstable();
+        match slots.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(Refusal::Collision {
+                block: pair[0] as usize / batch.block_size,
+                offset: pair[0] as usize % batch.block_size,
+            }),
+            None => Ok(()),
+        }
     }
 }
 
 impl Batch {
     /// Flattens slices.
-    fn from_wire(slices: &[Slice], limits: &StepLimits) -> Result<Self, Refusal> {
+    fn read(&mut self, slices: &[Slice], limits: &StepLimits) -> Result<(), Refusal> {
+        self.clear();
         if slices.len() > limits.step_sequences_max {
             let max = limits.step_sequences_max;
             return Err(Refusal::Sequences { slices: slices.len(), max });
@@ -41,14 +59,39 @@ impl Batch {
         if tokens > limits.step_tokens_max {
             return Err(Refusal::Tokens { tokens, max: limits.step_tokens_max });
         }
-        let mut batch = Self { block_size: limits.block_size, ..Self::default() };
+        self.block_size = limits.block_size;
         for (index, slice) in slices.iter().enumerate() {
             check_slice(index, slice, limits)?;
-            batch.push(slice);
-            batch.choose(index, slice, limits.vocabulary)?;
+            self.push(slice);
+            self.choose(index, slice, limits.vocabulary)?;
         }
-        batch.check_slots()?;
-        Ok(batch)
+        let scored = self.scores.iter().map(|score| score.row);
+        self.wanted.extend(self.samples.iter().map(|sample| sample.row).chain(scored));
+        self.wanted.sort_unstable();
+        self.wanted.dedup();
+        Ok(())
+    }
+
+    /// Forgets all but its memory.
+    fn clear(&mut self) {
+        let Self {
+            tokens,
+            positions,
+            slots,
+            slices,
+            blocks,
+            samples,
+            scores,
+            wanted,
+            block_size: _,
+        } = self;
+        for numbers in [tokens, positions, slots, blocks] {
+            numbers.clear();
+        }
+        slices.clear();
+        samples.clear();
+        scores.clear();
+        wanted.clear();
     }
 
     /// Appends a slice that was checked.
@@ -71,19 +114,6 @@ impl Batch {
             start,
             blocks: first_block..self.blocks.len(),
         });
-    }
-
-    /// A backend may write rows in parallel, so no two may go to the same place.
-    fn check_slots(&self) -> Result<(), Refusal> {
-        let mut slots = self.slots.clone();
-        slots.sort_unstable();
-        match slots.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(Refusal::Collision {
-                block: pair[0] as usize / self.block_size,
-                offset: pair[0] as usize % self.block_size,
-            }),
-            None => Ok(()),
-        }
     }
 }
 
@@ -115,16 +145,16 @@ fn check_block(block: u32, place: Place, blocks: usize) -> Result<(), Refusal> {
 fn pairs(
     wire: &[BlockPair],
     place: Place,
-    from_blocks: usize,
-    to_blocks: usize,
-) -> Result<Vec<(u32, u32)>, Refusal> {
-    let mut pairs = Vec::with_capacity(wire.len());
+    (from_blocks, to_blocks): (usize, usize),
+    pairs: &mut Vec<(u32, u32)>,
+) -> Result<(), Refusal> {
+    pairs.clear();
     for pair in wire {
         check_block(pair.from, place, from_blocks)?;
         check_block(pair.to, place, to_blocks)?;
         pairs.push((pair.from, pair.to));
     }
-    Ok(pairs)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -161,14 +191,19 @@ mod tests {
         StepRequest { epoch: 1, step: 1, slices, deadline_ms: 5, ..StepRequest::default() }
     }
 
+    fn read(request: &StepRequest) -> Result<Step, Refusal> {
+        let mut step = Step::default();
+        step.read(request, &LIMITS).map(|()| step)
+    }
+
     fn refusal(slices: Vec<Slice>) -> String {
-        Step::from_wire(&step(slices), &LIMITS).unwrap_err().to_string()
+        read(&step(slices)).unwrap_err().to_string()
     }
 
     #[test]
     fn slices_come_out_flat() {
         let request = step(vec![slice(&[5, 6, 7], 3, &[2, 0, 1]), slice(&[9], 0, &[7])]);
-        let step = Step::from_wire(&request, &LIMITS).unwrap();
+        let step = read(&request).unwrap();
         assert_eq!(step.batch.tokens, [5, 6, 7, 9]);
         assert_eq!(step.batch.positions, [3, 4, 5, 0]);
         assert_eq!(step.batch.slots, [11, 0, 1, 28]);
@@ -177,6 +212,22 @@ mod tests {
         let sampled: Vec<_> = step.batch.samples.iter().map(|s| (s.row, s.position)).collect();
         assert_eq!(sampled, [(2, 6), (3, 1)]);
         assert_eq!(step.patience, Duration::from_millis(5));
+    }
+
+    #[test]
+    fn nothing_is_left_of_the_step_before() {
+        let moved = vec![BlockPair { from: 0, to: 1 }];
+        let full = step(vec![slice(&[5, 6, 7], 3, &[2, 0, 1]), slice(&[9], 0, &[7])]);
+        let full = StepRequest { swap_out: moved.clone(), copies: moved, ..full };
+        let wrong = step(vec![slice(&[1], 0, &[0]), slice(&[100], 0, &[1])]);
+        let small = step(vec![slice(&[3], 4, &[1, 2])]);
+        let mut reused = Step::default();
+        for request in [&full, &wrong, &small, &step(vec![])] {
+            match reused.read(request, &LIMITS) {
+                Ok(()) => assert_eq!(reused, read(request).unwrap()),
+                Err(refusal) => assert_eq!(Err(refusal), read(request)),
+            }
+        }
     }
 
     #[test]
@@ -212,7 +263,7 @@ mod tests {
     #[test]
     fn moves_are_checked_at_both_ends() {
         let pair = |from, to| vec![BlockPair { from, to }];
-        let check = |request: StepRequest| Step::from_wire(&request, &LIMITS);
+        let check = |request: StepRequest| read(&request);
         let fine = StepRequest { swap_out: pair(7, 1), swap_in: pair(1, 7), ..step(vec![]) };
         assert_eq!(check(fine).unwrap().swap_in, [(1, 7)]);
         for wrong in [

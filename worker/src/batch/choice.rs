@@ -140,7 +140,8 @@ mod tests {
 
     fn checked(slice: Slice) -> Result<Batch, Refusal> {
         let request = StepRequest { epoch: 1, step: 1, slices: vec![slice], ..Default::default() };
-        Step::from_wire(&request, &LIMITS).map(|step| step.batch)
+        let mut step = Step::default();
+        step.read(&request, &LIMITS).map(|()| step.batch)
     }
 
     #[test]
@@ -186,7 +187,7 @@ mod tests {
     fn the_rows_that_are_scored_and_sampled_are_wanted_once() {
         let scores = Scores { targets: vec![2, 3, 9], sampled: true, top: 2 };
         let batch = checked(Slice { scores: Some(scores), ..slice() }).unwrap();
-        assert_eq!(batch.wanted(), [0, 1, 2]);
+        assert_eq!(batch.wanted, [0, 1, 2]);
         assert_eq!(batch.scores[2], Score { row: 2, target: 9, top: 2 });
         assert_eq!(batch.samples[0].top, Some(2));
         for (targets, top) in [(vec![2; 4], 0), (vec![100], 0), (vec![2], TOP_MAX + 1)] {

@@ -11,7 +11,7 @@ pub use check::PATIENCE_DEFAULT;
 pub use refusal::{Place, Refusal};
 
 /// A request for a step, checked: no number in it can lead outside the cache or the vocabulary.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Step {
     /// Its number within the epoch, from 1.
     pub id: u64,
@@ -25,6 +25,8 @@ pub struct Step {
     pub copies: Vec<(u32, u32)>,
     /// Longest wait for a peer.
     pub patience: Duration,
+    /// Working memory: the slots of the batch, in order.
+    slots: Vec<u32>,
 }
 
 /// A step, checked and flattened. Row `i` of every tensor of the step is `tokens[i]`.
@@ -45,6 +47,8 @@ pub struct Batch {
     pub samples: Vec<Sample>,
     /// Which rows are followed by a known token, and how likely that was is wanted, in order of row.
     pub scores: Vec<Score>,
+    /// Rows whose logits are wanted for either, in order, each once.
+    pub wanted: Vec<usize>,
     /// Tokens a block holds.
     pub block_size: usize,
 }
@@ -153,17 +157,4 @@ pub struct StepLimits {
     pub step_tokens_max: usize,
     /// Slices of a step.
     pub step_sequences_max: usize,
-}
-
-impl Batch {
-    /// Rows whose logits are wanted, in order.
-    #[must_use]
-    pub fn wanted(&self) -> Vec<usize> {
-        let sampled = self.samples.iter().map(|sample| sample.row);
-        let mut rows: Vec<usize> =
-            sampled.chain(self.scores.iter().map(|score| score.row)).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        rows
-    }
 }

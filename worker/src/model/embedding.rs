@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use checkpoint::{Checkpoint, CheckpointError, Matrix, TensorName};
+use checkpoint::{Checkpoint, CheckpointError, MatrixPlace, TensorName};
 
 /// The embedding table.
 #[derive(Debug)]
 pub(crate) struct Embedding {
     checkpoint: Arc<Checkpoint>,
+    place: MatrixPlace,
 }
 
 impl Embedding {
@@ -16,13 +17,13 @@ impl Embedding {
     /// # Errors
     /// Where it has none.
     pub(crate) fn new(checkpoint: Arc<Checkpoint>) -> Result<Self, CheckpointError> {
-        checkpoint.matrix(TensorName::Embedding)?;
-        Ok(Self { checkpoint })
+        let place = checkpoint.place(TensorName::Embedding)?;
+        Ok(Self { checkpoint, place })
     }
 
     /// `out` becomes `(T, hidden)`.
     pub(crate) fn rows(&self, tokens: &[u32], out: &mut Vec<f32>) {
-        let table = self.table(); // (vocabulary, hidden)
+        let table = self.checkpoint.at(&self.place); // (vocabulary, hidden)
         let scale = self.checkpoint.config().embedding_scale;
         out.resize(tokens.len() * table.columns, 0.0);
         for (&token, row) in tokens.iter().zip(out.chunks_exact_mut(table.columns)) {
@@ -31,9 +32,5 @@ impl Embedding {
                 row.iter_mut().for_each(|number| *number *= scale);
             }
         }
-    }
-
-    fn table(&self) -> Matrix<'_> {
-        self.checkpoint.matrix(TensorName::Embedding).expect("it was there when this was made")
     }
 }

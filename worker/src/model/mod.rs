@@ -33,6 +33,8 @@ pub(crate) struct Model<B: Backend> {
     weight_bytes: u64,
     /// Working memory: `(T, hidden)` before the first layer.
     embedded: Vec<f32>,
+    /// Working memory: the rows that the head sees.
+    rows: Vec<usize>,
 }
 
 /// Rows whose logits are in memory at once: a prompt whose every token is scored would need a
@@ -72,8 +74,8 @@ impl<B: Backend> Model<B> {
         let weight_bytes = loader.total();
         let decoder = loader.decoder(positions)?;
         let head = loader.head()?;
-        let embedded = Vec::new();
-        Ok(Self { backend, decoder, head, embedding, cache: None, weight_bytes, embedded })
+        let (cache, embedded, rows) = (None, Vec::new(), Vec::new());
+        Ok(Self { backend, decoder, head, embedding, cache, weight_bytes, embedded, rows })
     }
 
     /// Reserves the KV cache, in place of an earlier one.
@@ -128,14 +130,15 @@ impl<B: Backend> Model<B> {
         if step.batch.tokens.is_empty() {
             return heartbeat(c).during(Operation::Heartbeat);
         }
-        let Self { backend: b, decoder, head, embedding, cache, embedded, .. } = self;
+        let Self { backend: b, decoder, head, embedding, cache, embedded, rows, .. } = self;
         embedding.rows(&step.batch.tokens, embedded); // (T, hidden)
-        let wanted = step.batch.wanted();
-        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, (embedded, &wanted))?; // (wanted rows, hidden)
-        let rows: Vec<usize> = (0..wanted.len()).collect();
+        let wanted = &step.batch.wanted;
+        let x = decoder.forward(b, c, cache.as_mut(), &step.batch, (embedded, wanted))?; // (wanted rows, hidden)
+        rows.clear();
+        rows.extend(0..wanted.len());
         if !rows.is_empty() {
-            b.rows(&x, &rows, &mut out.hidden).during(Operation::Logits)?; // (wanted rows, hidden)
-            all_finite(&out.hidden, &wanted).during(Operation::Logits)?;
+            b.rows(&x, rows, &mut out.hidden).during(Operation::Logits)?; // (wanted rows, hidden)
+            all_finite(&out.hidden, wanted).during(Operation::Logits)?;
         }
         for (rows, wanted) in rows.chunks(LOGITS_ROWS).zip(wanted.chunks(LOGITS_ROWS)) {
             head.forward(b, &x, rows, &mut out.logits).during(Operation::Logits)?; // (rows, vocabulary of this rank)

@@ -126,6 +126,8 @@ pub struct Runner {
     collective: Box<dyn Collective>,
     sampler: Sampler,
     limits: StepLimits,
+    /// The last that was asked for.
+    step: Step,
     loaded: Loaded,
     epoch: u64,
     /// Number of the step that is due.
@@ -207,6 +209,7 @@ impl Runner {
             collective,
             sampler: Sampler::default(),
             limits,
+            step: Step::default(),
             loaded,
             epoch: order.epoch,
             next: 1,
@@ -294,8 +297,10 @@ impl Runner {
     }
 
     fn advance(&mut self, request: &StepRequest) -> Result<Outcome, StepError> {
-        let step = self.accept(request)?;
+        self.expect(request)?;
+        self.step.read(request, &self.limits)?;
         self.next += 1;
+        let step = &self.step;
         self.collective.begin(step.id, step.patience);
         let (collective, outputs) = (self.collective.as_mut(), &mut self.outputs);
         let (sampler, memory) = (&mut self.sampler, &mut self.choosing);
@@ -303,9 +308,9 @@ impl Runner {
         let mut take =
             |c: &mut dyn Collective, rows: &[usize], logits: &[f32]| choosing.take(c, rows, logits);
         let run = match &mut self.device {
-            Device::Candle(model) => model.step(collective, &step, outputs, &mut take),
-            Device::Cpu(model) => model.step(collective, &step, outputs, &mut take),
-            Device::OpenCl(model) => model.step(collective, &step, outputs, &mut take),
+            Device::Candle(model) => model.step(collective, step, outputs, &mut take),
+            Device::Cpu(model) => model.step(collective, step, outputs, &mut take),
+            Device::OpenCl(model) => model.step(collective, step, outputs, &mut take),
         };
         let chosen = choosing.end();
         if let Err(StepError::Failed { fault: Fault::Collective(_) | Fault::Device(_), .. }) = &run
@@ -316,8 +321,8 @@ impl Runner {
         Ok(Outcome { digest: digest(&self.outputs.hidden), ..chosen })
     }
 
-    /// A step that may be begun.
-    fn accept(&self, request: &StepRequest) -> Result<Step, Refusal> {
+    /// Whether this is the step that is due.
+    fn expect(&self, request: &StepRequest) -> Result<(), Refusal> {
         let (got, expected) = (request.epoch, self.epoch);
         if got != expected {
             return Err(Refusal::Epoch { got, expected });
@@ -329,7 +334,7 @@ impl Runner {
         if got != expected {
             return Err(Refusal::Order { got, expected });
         }
-        Step::from_wire(request, &self.limits)
+        Ok(())
     }
 
     fn failure(&self, error: &StepError) -> StepFailure {

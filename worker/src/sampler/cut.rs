@@ -93,6 +93,7 @@ impl Sampler {
         let inside =
             |&id: &u32| bucket_of(weight_of(id)) == bucket && kept.keeps(id, weight_of(id));
         members.clear();
+        members.reserve(weights.len());
         members.extend((0..token(weights.len())).filter(inside));
         // weights are not negative, so that their bits are in their order
         members.sort_unstable_by_key(|&id| (!weight_of(id).to_bits(), id));

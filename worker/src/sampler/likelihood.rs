@@ -30,10 +30,11 @@ impl Likelihood {
         let logarithm = ln(total / GRID);
         #[expect(clippy::cast_possible_truncation, reason = "a logarithm fits")]
         let logprob = |logit: f32| (f64::from(logit) - f64::from(largest) - logarithm) as f32;
-        let likeliest = likeliest(logits, top);
+        let mut found = Vec::new();
+        likeliest(logits, top, &mut found);
         Ok(Self {
             logprob: logprob(logits[chosen as usize]),
-            likeliest: likeliest.into_iter().map(|(id, logit)| (id, logprob(logit))).collect(),
+            likeliest: found.into_iter().map(|(id, logit)| (id, logprob(logit))).collect(),
         })
     }
 }
@@ -49,12 +50,13 @@ pub(crate) fn highest(logits: &[f32]) -> Option<(u32, f32)> {
     logits.iter().position(|&logit| logit == largest).map(|at| (token(at), largest))
 }
 
-/// The `count` highest logits, of equals the one with the lowest id first.
-pub(crate) fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
-    let mut found: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
+/// `found` becomes the `count` highest logits, of equals the one with the lowest id first.
+pub(crate) fn likeliest(logits: &[f32], count: usize, found: &mut Vec<(u32, f32)>) {
+    found.clear();
     if count == 0 {
-        return found;
+        return;
     }
+    found.reserve(count + 1);
     for (id, &logit) in logits.iter().enumerate() {
         let full = found.len() == count;
         if full && found.last().is_some_and(|&(_, least)| logit <= least) {
@@ -64,7 +66,6 @@ pub(crate) fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
         found.insert(place, (token(id), logit));
         found.truncate(count);
     }
-    found
 }
 
 #[cfg(test)]
@@ -76,9 +77,14 @@ mod tests {
     #[test]
     fn the_likeliest_come_in_order_and_equals_by_id() {
         let logits = [1.0, 3.0, 2.0, 3.0, -1.0];
-        assert_eq!(likeliest(&logits, 3), [(1, 3.0), (3, 3.0), (2, 2.0)]);
-        assert_eq!(likeliest(&logits, 0), []);
-        assert_eq!(likeliest(&logits, 9).len(), 5);
+        let mut found = Vec::new();
+        let mut of = |count| {
+            likeliest(&logits, count, &mut found);
+            found.clone()
+        };
+        assert_eq!(of(3), [(1, 3.0), (3, 3.0), (2, 2.0)]);
+        assert_eq!(of(0), []);
+        assert_eq!(of(9).len(), 5);
     }
 
     #[test]

@@ -78,6 +78,8 @@ impl Sampler {
             return Ok(draw(0..token(logits.len()), &self.weights, at));
         }
         self.members.clear();
+        // How many are kept is another number each time.
+        self.members.reserve(self.weights.len());
         let kept = (0..).zip(&self.weights).filter(|&(id, &weight)| last.keeps(id, weight));
         self.members.extend(kept.map(|(id, _)| id));
         Ok(draw(self.members.iter().copied(), &self.weights, at))

@@ -9,8 +9,8 @@
 
 #![expect(unsafe_code, reason = "threads write to parts of one slice")]
 
-use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use half::f16;
 use proto::worker::KvDtype;
@@ -33,7 +33,7 @@ use crate::backend::cpu::queries::gather_queries;
 use crate::backend::cpu::short::GROUP;
 use crate::backend::cpu::softmax::{Folded, Softmax};
 use crate::backend::cpu::stages::{Number, Score, Weigh, Widest, of_width, width};
-use crate::backend::cpu::team::Team;
+use crate::backend::cpu::team::{self, Team};
 #[cfg(target_arch = "x86_64")]
 use crate::backend::cpu::tensor::BLOCK;
 use crate::batch::Batch;
@@ -58,8 +58,26 @@ pub(crate) struct Attend<'a> {
     pub(crate) batch: &'a Batch,
 }
 
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+/// The working memory of each thread of a team, with room for any item before the first one is begun: who
+/// computes what is chance, and a thread that comes late should not have to ask for memory.
+#[derive(Debug)]
+pub(crate) struct Scratches(Vec<Mutex<Scratch>>);
+
+impl Scratches {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self((0..threads.max(1)).map(|_| Mutex::default()).collect())
+    }
+
+    fn reserve(&mut self, layout: &Layout) {
+        for scratch in &mut self.0 {
+            scratch.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(layout);
+        }
+    }
+
+    /// That of the thread that calls.
+    fn own(&self) -> MutexGuard<'_, Scratch> {
+        self.0[team::place()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A thread's working memory.
@@ -80,17 +98,41 @@ pub(crate) struct Scratch {
     pub(crate) paired: Paired,
 }
 
+impl Scratch {
+    /// Tile registers have their operands in memory that grows as it is first used.
+    fn reserve(&mut self, layout: &Layout) {
+        let (Self { q, weights, folded, split, gathered, numbers, .. }, size) =
+            (self, layout.value_size());
+        reserve(q, VECTORS * layout.head_size);
+        reserve(weights, WEIGHT_ROWS * SPLIT);
+        folded.reserve(size);
+        split.reserve(size);
+        if !layout.block_size.is_multiple_of(LANES) {
+            reserve(gathered, PAGES_MAX * layout.stored());
+        }
+        if layout.dtype == KvDtype::Q8 {
+            reserve(numbers, PAGES_MAX * layout.numbers());
+        }
+    }
+}
+
+/// Room for so many numbers in all.
+pub(crate) fn reserve<T>(numbers: &mut Vec<T>, count: usize) {
+    numbers.reserve_exact(count.saturating_sub(numbers.len()));
+}
+
 /// Attention of all rows. `out` is `(T, query heads × head size)`.
 pub(crate) fn attend(
     isa: Isa,
     team: &Team,
-    (plan, pool): (&mut Plan, &Pool<f32>),
+    (plan, pool, scratches): (&mut Plan, &Pool<f32>, &mut Scratches),
     attend: &Attend<'_>,
     kv_of_query: &[usize],
     out: &mut [f32],
 ) {
     plan.make(attend, kv_of_query, team.threads());
-    let plan = &*plan;
+    scratches.reserve(attend.layout);
+    let (plan, scratches) = (&*plan, &*scratches);
     let out = Disjoint::new(out);
     let size = Folded::size(attend.layout.value_size());
     let cut = plan.items.iter().any(|item| item.split.is_some());
@@ -98,27 +140,24 @@ pub(crate) fn attend(
     let parts_shared = Disjoint::new(&mut parts);
     team.run(plan.items.len(), &|at| {
         let item = plan.items[at];
-        SCRATCH.with_borrow_mut(|scratch| {
-            // SAFETY: each item has a part of its own, if it needs one.
-            let part = item.split.map(|_| unsafe { parts_shared.part(at * size..(at + 1) * size) });
-            one_item(isa, attend, (plan, item), scratch, part, &out);
-        });
+        // SAFETY: each item has a part of its own, if it needs one.
+        let part = item.split.map(|_| unsafe { parts_shared.part(at * size..(at + 1) * size) });
+        one_item(isa, attend, (plan, item), &mut scratches.own(), part, &out);
     });
     if !cut {
         return;
     }
     // Splits of the same rows and heads stand beside one another.
-    SCRATCH.with_borrow_mut(|scratch| {
-        let mut at = 0;
-        for items in plan.items.chunk_by(|a, b| (a.tile, a.group) == (b.tile, b.group)) {
-            let parts = &parts[at * size..(at + items.len()) * size];
-            at += items.len();
-            if items[0].split.is_some() {
-                let item = items[0];
-                isa.run(FoldParts { attend, plan, item, scratch, parts, out: &out });
-            }
+    let scratch = &mut *scratches.own();
+    let mut at = 0;
+    for items in plan.items.chunk_by(|a, b| (a.tile, a.group) == (b.tile, b.group)) {
+        let parts = &parts[at * size..(at + items.len()) * size];
+        at += items.len();
+        if items[0].split.is_some() {
+            let item = items[0];
+            isa.run(FoldParts { attend, plan, item, scratch, parts, out: &out });
         }
-    });
+    }
 }
 
 /// Attends with an item's queries. `part` is where the result of a single split goes.

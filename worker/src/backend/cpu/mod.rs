@@ -51,7 +51,7 @@ pub use self::pin::{Pinning, Threads};
 pub use self::rope::Rope;
 pub use self::tensor::Tensor;
 pub use self::weight::Weight;
-use crate::backend::cpu::attend::Attend;
+use crate::backend::cpu::attend::{Attend, Scratches};
 use crate::backend::cpu::disjoint::Disjoint;
 use crate::backend::cpu::linear::{Input, Output, linear};
 use crate::backend::cpu::memory::Arena;
@@ -83,6 +83,7 @@ pub struct CpuBackend {
     groups: Pool<Group>,
     blocks: Pool<RowBlock>,
     plan: Plan,
+    scratches: Scratches,
 }
 
 impl CpuBackend {
@@ -127,6 +128,7 @@ impl CpuBackend {
             groups: Pool::default(),
             blocks: Pool::default(),
             plan: Plan::default(),
+            scratches: Scratches::new(threads),
         })
     }
 
@@ -208,7 +210,7 @@ impl Backend for CpuBackend {
         attention_factor: f32,
         positions: usize,
     ) -> Result<Rope, BackendError> {
-        Ok(Rope::new(inverse_frequencies, attention_factor, positions))
+        Rope::new(&mut self.arena, inverse_frequencies, attention_factor, positions)
     }
 
     fn block_bytes(&self, shape: &CacheShape) -> u64 {
@@ -293,7 +295,7 @@ impl Backend for CpuBackend {
         let mut out = self.tensor(q.rows, q.columns);
         let layer = cache.layer(shape.layer);
         let call = Attend { q: &q.values, shape, layout: &cache.layout, layer, batch };
-        let memory = (&mut self.plan, &self.numbers);
+        let memory = (&mut self.plan, &self.numbers, &mut self.scratches);
         attend::attend(self.isa, &self.team, memory, &call, kv_of_query, &mut out.values);
         out
     }

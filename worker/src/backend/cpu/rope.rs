@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "threads write to slots of one cache")]
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytemuck::{cast, cast_slice_mut};
 use half::f16;
@@ -11,45 +11,62 @@ use proto::worker::KvDtype;
 use crate::backend::cpu::cache::Layout;
 use crate::backend::cpu::disjoint::{Disjoint, by_rows};
 use crate::backend::cpu::lanes::{LANES, Lanes, padded};
+use crate::backend::cpu::memory::{Arena, Region};
 use crate::backend::cpu::path::{Isa, Kernel};
 use crate::backend::cpu::quantise::{code, rows_a_grain};
 use crate::backend::cpu::rows::norm_row;
 use crate::backend::cpu::short::shortened;
 use crate::backend::cpu::team::Team;
-use crate::backend::{AttentionShape, KV_GROUP};
+use crate::backend::{AttentionShape, BackendError, KV_GROUP};
 
 /// Positions tabulated at a time.
 const PAGE: usize = 256;
 /// The largest finite f16 of 8 bits. Values are kept finite, so that a weight of 0 always makes them 0.
 const SHORT_MAX: f32 = 65_280.0;
 
-/// `cos` and `sin` for every position and pair, tabulated where they are first asked for.
+/// `cos` and `sin` for every position and pair, tabulated where they are first asked for: a page of them
+/// costs memory only then.
 #[derive(Debug)]
 pub struct Rope {
     inverse_frequencies: Vec<f32>,
     factor: f32,
-    pages: Vec<OnceLock<Box<[f32]>>>,
+    pages: Vec<OnceLock<Region<f32>>>,
+    /// Room for those that nobody has asked for yet.
+    reserved: Mutex<Vec<Region<f32>>>,
 }
 
 impl Rope {
-    pub(crate) fn new(inverse_frequencies: &[f32], factor: f32, positions: usize) -> Self {
-        let pages = (0..positions.div_ceil(PAGE)).map(|_| OnceLock::new()).collect();
-        Self { inverse_frequencies: inverse_frequencies.to_vec(), factor, pages }
+    pub(crate) fn new(
+        arena: &mut Arena,
+        inverse_frequencies: &[f32],
+        factor: f32,
+        positions: usize,
+    ) -> Result<Self, BackendError> {
+        let numbers = PAGE * 2 * inverse_frequencies.len();
+        let pages = positions.div_ceil(PAGE);
+        let reserved = (0..pages).map(|_| arena.take(numbers)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            inverse_frequencies: inverse_frequencies.to_vec(),
+            factor,
+            pages: (0..pages).map(|_| OnceLock::new()).collect(),
+            reserved: Mutex::new(reserved),
+        })
     }
 
     /// `cos` and `sin` of each pair at a position.
     fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let pairs = self.inverse_frequencies.len();
         let page = self.pages[position / PAGE].get_or_init(|| self.tabulate(position / PAGE));
-        page[position % PAGE * 2 * pairs..][..2 * pairs].split_at(pairs)
+        page.as_slice()[position % PAGE * 2 * pairs..][..2 * pairs].split_at(pairs)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
     #[expect(clippy::cast_precision_loss, reason = "positions are far below 2^53")]
-    fn tabulate(&self, page: usize) -> Box<[f32]> {
+    fn tabulate(&self, page: usize) -> Region<f32> {
         let pairs = self.inverse_frequencies.len();
-        let mut table = vec![0.0; PAGE * 2 * pairs].into_boxed_slice();
-        for (at, row) in table.chunks_exact_mut((2 * pairs).max(1)).enumerate() {
+        let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut table = reserved.expect("there is room for each page");
+        for (at, row) in table.as_mut_slice().chunks_exact_mut((2 * pairs).max(1)).enumerate() {
             let position = (page * PAGE + at) as f64;
             let (cos, sin) = row.split_at_mut(pairs);
             for (i, inverse) in self.inverse_frequencies.iter().enumerate() {

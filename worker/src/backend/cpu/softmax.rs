@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::backend::cpu::attend::VECTORS;
+use crate::backend::cpu::attend::{VECTORS, reserve};
 use crate::backend::cpu::function::{exp, weight};
 use crate::backend::cpu::lanes::{LANES, Lanes};
 use crate::backend::cpu::path::Kernel;
@@ -74,6 +74,13 @@ impl Folded {
     /// Numbers that [`Folded::save`] takes.
     pub(crate) fn size(value_size: usize) -> usize {
         VECTORS * (2 + value_size)
+    }
+
+    /// Memory for as many queries as there may be.
+    pub(crate) fn reserve(&mut self, value_size: usize) {
+        reserve(&mut self.greatest, PADDED);
+        reserve(&mut self.weight, PADDED);
+        reserve(&mut self.sums, PADDED * value_size);
     }
 
     /// Room for so many queries, that holds anything.

@@ -10,10 +10,12 @@
 #![expect(unsafe_code, reason = "a borrowed closure crosses to threads that outlive it")]
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
+use std::convert::Infallible;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -35,6 +37,15 @@ const INSIDE: u64 = OPEN - 1;
 const RUN: u64 = 1 << 32;
 
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
+
+thread_local! {
+    static PLACE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Which thread of its team calls: 0 is whoever calls [`Team::run`].
+pub(crate) fn place() -> usize {
+    PLACE.get()
+}
 
 /// A fixed number of threads, the caller among them.
 #[derive(Debug)]
@@ -100,17 +111,23 @@ impl Team {
             sleepers: OnceLock::new(),
         });
         let busy = AtomicBool::new(false);
+        let (begun, all_begun) = sync_channel::<Infallible>(0);
         let mut team = Self { shared, threads: Vec::new(), busy, pinned: None };
         for place in 0..others {
             let shared = Arc::clone(&team.shared);
             let name = format!("compute-{}", place + 1);
             let thread = std::thread::Builder::new().name(name);
             let cpu = cpus.get(place + 1).copied();
+            let begun = begun.clone();
             team.threads.push(thread.spawn(move || {
                 let _pinned = cpu.and_then(Pinned::on);
+                drop(begun);
                 shared.serve(place);
             })?);
         }
+        // On a busy machine a thread may begin late: better now than in the midst of a step.
+        drop(begun);
+        assert!(all_begun.recv().is_err(), "there is nothing to receive but that all have let go");
         let sleepers = team.threads.iter().map(|it| it.thread().clone()).collect();
         team.shared.sleepers.set(sleepers).expect("set once, here");
         // Last: threads start where the one that starts them may be.
@@ -197,6 +214,7 @@ impl Drop for Team {
 impl Shared {
     /// The life of one thread.
     fn serve(&self, place: usize) {
+        PLACE.set(place + 1);
         let mut seen = 0;
         loop {
             let news = |door: u64| door & !(OPEN | INSIDE) != seen && door & OPEN != 0;
@@ -315,6 +333,19 @@ mod tests {
                 assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn threads_of_a_team_have_places_of_their_own() {
+        let team = Team::new(3).unwrap();
+        let whose: [OnceLock<std::thread::ThreadId>; 3] = Default::default();
+        for _ in 0..20 {
+            team.run(300, &|_| {
+                let current = std::thread::current().id();
+                assert_eq!(*whose[place()].get_or_init(|| current), current);
+            });
+        }
+        assert_eq!(whose[0].get(), Some(&std::thread::current().id()));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(super) struct Memory {
     message: Vec<f32>,
     parts: Vec<Vec<f32>>,
     list: Shortlist,
+    likeliest: Vec<(u32, f32)>,
 }
 
 /// What is asked of a row.
@@ -57,7 +58,10 @@ impl<'a> Choosing<'a> {
         memory: &'a mut Memory,
     ) -> Self {
         let (samples, scores) = (&batch.samples, &batch.scores);
-        Self { sampler, samples, scores, first_token, memory, outcome: Outcome::default() }
+        // Leaves with the reply, so it is made anew; once, to size.
+        let tokens = Vec::with_capacity(samples.len());
+        let outcome = Outcome { tokens, ..Outcome::default() };
+        Self { sampler, samples, scores, first_token, memory, outcome }
     }
 
     /// Takes in the next rows whose logits were wanted: `local` is `(rows, vocabulary of this rank)`.
@@ -118,7 +122,8 @@ impl<'a> Choosing<'a> {
         if let (Some(count), Some(sample)) = (ask.deciding, ask.sample) {
             let adjustment = sample.adjustment.as_ref();
             let bent = self.sampler.bent(local, self.first_token, adjustment);
-            shortlist::push(local, bent, self.first_token, count, out);
+            let likeliest = &mut self.memory.likeliest;
+            shortlist::push((local, bent), self.first_token, count, likeliest, out);
         }
     }
 

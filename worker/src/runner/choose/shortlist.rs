@@ -35,15 +35,24 @@ pub(super) fn deciding(sample: &Sample) -> Option<usize> {
 
 /// Appends the list of the `count` likeliest by the `bent` logits of a rank, whose first token is
 /// `first`. Where one of its `own` logits is no number, that is all that is said; what is missing of
-/// `count` is a token that may not be.
-pub(super) fn push(own: &[f32], bent: &[f32], first: usize, count: usize, out: &mut Vec<f32>) {
+/// `count` is a token that may not be. `found` is working memory.
+pub(super) fn push(
+    (own, bent): (&[f32], &[f32]),
+    first: usize,
+    count: usize,
+    found: &mut Vec<(u32, f32)>,
+    out: &mut Vec<f32>,
+) {
     let end = out.len() + Shortlist::length(count);
     if own.iter().all(|logit| logit.is_finite()) {
         let first = u32::try_from(first).expect("tokens are counted in 32 bits");
         let mut put = |(id, logit): (u32, f32)| out.extend([logit, f32::from_bits(first + id)]);
         match count {
             1 => highest(bent).into_iter().for_each(&mut put),
-            _ => likeliest(bent, count).into_iter().for_each(&mut put),
+            _ => {
+                likeliest(bent, count, found);
+                found.iter().copied().for_each(&mut put);
+            }
         }
     } else {
         out.extend([f32::NAN, 0.0]);
@@ -99,7 +108,7 @@ mod tests {
         let mut lists = Vec::new();
         for cut in cuts.windows(2) {
             let own = &logits[cut[0]..cut[1]];
-            push(own, own, cut[0], count, &mut lists);
+            push((own, own), cut[0], count, &mut Vec::new(), &mut lists);
         }
         let mut list = Shortlist::default();
         list.merge(&lists, count)?;
