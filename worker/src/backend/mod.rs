@@ -43,6 +43,12 @@ pub enum BackendError {
         /// What is missing.
         what: String,
     },
+    /// It keeps keys and values otherwise.
+    #[error("the {backend} backend has no KV cache of type q8_0; --backend cpu has")]
+    CacheDtype {
+        /// Name of the backend.
+        backend: &'static str,
+    },
     /// Not enough memory for what was asked.
     #[error("{what} needs {wanted} bytes and the device has {available}")]
     Memory {
@@ -217,10 +223,22 @@ pub trait Backend: Send + 'static {
     /// Bytes a KV block takes on this backend, over all layers.
     fn block_bytes(&self, shape: &CacheShape) -> u64;
 
-    /// Reserves the KV cache. Memory that no block has touched yet should cost nothing.
+    /// Whether it can keep keys and values so; asked before anything is loaded.
     ///
     /// # Errors
-    /// [`BackendError::Memory`]; [`BackendError::Unsupported`] for a dtype that it cannot keep.
+    /// [`BackendError::CacheDtype`].
+    fn keeps(&self, dtype: KvDtype) -> Result<(), BackendError> {
+        match dtype {
+            KvDtype::F16 => Ok(()),
+            KvDtype::Q8 => Err(BackendError::CacheDtype { backend: self.capabilities().backend }),
+        }
+    }
+
+    /// Reserves the KV cache, of a type that it keeps. Memory that no block has touched yet should cost
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`BackendError::Memory`]; [`BackendError::Unsupported`] for a shape.
     fn cache(&mut self, shape: &CacheShape) -> Result<Self::Cache, BackendError>;
 
     // In a step.

@@ -1,6 +1,7 @@
 //! The one thread that owns a rank's model, cache, collective and sampler: steps in, tokens out.
 
 mod choose;
+mod load;
 mod order;
 mod room;
 
@@ -17,11 +18,11 @@ use crate::backend::opencl::{OpenClBackend, OpenClConfig};
 use crate::backend::{Backend, BackendError, Capabilities, DeviceMemory};
 use crate::batch::{Refusal, Step, StepLimits};
 use crate::collective::Collective;
-use crate::memory::HostMemory;
 use crate::model::{Fault, Model, Outputs, StepError};
 use crate::runner::choose::{Choosing, Memory};
+pub use crate::runner::load::Loaded;
+use crate::runner::load::load;
 pub use crate::runner::order::{LoadOrder, OrderError};
-use crate::runner::room::Room;
 use crate::sampler::{Likelihood, Sampler};
 
 /// Which backend computes.
@@ -105,19 +106,6 @@ pub enum LoadError {
         /// Bytes there are.
         memory_bytes: u64,
     },
-}
-
-/// What a rank holds once it is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loaded {
-    /// KV blocks reserved.
-    pub kv_blocks: usize,
-    /// Bytes of this rank's slices, as they are in the file.
-    pub weight_bytes: u64,
-    /// Bytes reserved for KV blocks on the device.
-    pub kv_cache_bytes: u64,
-    /// Blocks reserved in host memory.
-    pub swap_blocks: usize,
 }
 
 /// One rank at work. Belongs to one thread; see the module's documentation.
@@ -358,35 +346,6 @@ impl fmt::Debug for Runner {
             .field("loaded", &self.loaded)
             .finish_non_exhaustive()
     }
-}
-
-/// A model on a backend, with its cache.
-fn load<B: Backend>(
-    backend: B,
-    checkpoint: &Arc<Checkpoint>,
-    order: &LoadOrder,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<(Box<Model<B>>, Loaded), LoadError> {
-    let config = checkpoint.config();
-    let slices = order.shard.slices(config);
-    let kv_heads = slices.heads.kv.len();
-    let positions = order.positions(config);
-    let mut model = Model::load(backend, checkpoint, &slices, positions, progress)?;
-    let one = Room { blocks: 1, swap_blocks: 0 };
-    let block_bytes = model.block_bytes(&room::shape(order, config, kv_heads, one));
-    let host = HostMemory::read();
-    let room = match model.memory() {
-        Some(memory) => room::blocks_on_device(order, positions, block_bytes, (memory, host))?,
-        None => room::blocks(order, positions, block_bytes, host)?,
-    };
-    model.reserve(&room::shape(order, config, kv_heads, room))?;
-    let loaded = Loaded {
-        kv_blocks: room.blocks,
-        weight_bytes: model.weight_bytes(),
-        kv_cache_bytes: block_bytes * room.blocks as u64,
-        swap_blocks: room.swap_blocks,
-    };
-    Ok((Box::new(model), loaded))
 }
 
 /// FNV-1a over the bits of `numbers`: equal on all ranks, or a rank has computed something else.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use checkpoint::{Checkpoint, TensorName};
 use fixture::{Architecture, Toy};
 use proto::worker::step_failure::Kind;
-use proto::worker::{BlockPair, LoadRequest, ShardPlan, StepReply, StepRequest};
+use proto::worker::{BlockPair, KvDtype, LoadRequest, ShardPlan, StepReply, StepRequest};
 use worker::collective::local;
 use worker::shard::Shard;
 use worker::{BackendChoice, LoadOrder, Runner};
@@ -183,6 +183,19 @@ fn a_request_to_load_becomes_an_order_or_a_sentence() {
     );
     let stranger = ShardPlan { rank: 2, ..plan };
     assert_eq!(refusal(LoadRequest { shard: Some(stranger), ..request }), "rank 2 is not one of 2");
+}
+
+#[test]
+fn a_cache_that_a_backend_does_not_keep_is_refused_before_anything_is_loaded() {
+    let order = LoadOrder { kv_dtype: KvDtype::Q8, ..order(Shard::solo()) };
+    let collective = Box::new(worker::collective::solo::SoloCollective);
+    let mut progress = |_, _| panic!("something was loaded");
+    let choice = BackendChoice::Candle;
+    let refused = Runner::load(choice, 1.into(), &open(&toy()), &order, collective, &mut progress);
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the candle backend has no KV cache of type q8_0; --backend cpu has"
+    );
 }
 
 #[test]

@@ -10,7 +10,6 @@ mod product;
 
 use candle_core::{D, Device, Tensor};
 use checkpoint::Activation;
-use proto::worker::KvDtype;
 
 use crate::backend::candle::attention::{Blocks, Numbers};
 use crate::backend::candle::product::{product, segment_sums};
@@ -148,10 +147,6 @@ impl Backend for Candle {
     }
 
     fn cache(&mut self, shape: &CacheShape) -> Result<Cache, BackendError> {
-        if shape.dtype != KvDtype::F16 {
-            let what = "--kv-cache-dtype q8_0 is for the cpu backend".to_owned();
-            return Err(BackendError::Unsupported { backend: "candle", what });
-        }
         let layers = |blocks| (0..shape.layers).map(|_| Blocks::new(shape, blocks)).collect();
         Ok(Cache { device: layers(shape.blocks), host: layers(shape.swap_blocks) })
     }

@@ -43,6 +43,7 @@ pub(crate) mod tests;
 pub(crate) mod weight;
 
 use checkpoint::Activation;
+use proto::worker::KvDtype;
 
 pub use self::bandwidth::read_bandwidth;
 pub use self::cache::Cache;
@@ -211,6 +212,10 @@ impl Backend for CpuBackend {
         positions: usize,
     ) -> Result<Rope, BackendError> {
         Rope::new(&mut self.arena, inverse_frequencies, attention_factor, positions)
+    }
+
+    fn keeps(&self, _: KvDtype) -> Result<(), BackendError> {
+        Ok(())
     }
 
     fn block_bytes(&self, shape: &CacheShape) -> u64 {

@@ -1,7 +1,6 @@
 //! The KV cache: a buffer to each layer, laid out as `kernels/attention.cl` says.
 
 use opencl::{Buffer, Memory};
-use proto::worker::KvDtype;
 
 use crate::backend::opencl::driver::Driver;
 use crate::backend::{BackendError, CacheShape};
@@ -28,10 +27,6 @@ pub(crate) fn layer_block_bytes(shape: &CacheShape) -> usize {
 
 impl Cache {
     pub(crate) fn new(driver: &mut Driver, shape: &CacheShape) -> Result<Self, BackendError> {
-        if shape.dtype != KvDtype::F16 {
-            let what = "--kv-cache-dtype q8_0 is for the cpu backend".to_owned();
-            return Err(BackendError::Unsupported { backend: "opencl", what });
-        }
         let block_bytes = layer_block_bytes(shape);
         let mut layers = |blocks: usize, memory| {
             (0..shape.layers)
