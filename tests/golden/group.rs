@@ -26,10 +26,20 @@ pub(crate) struct Group {
 impl Group {
     /// Loads the model's slices, one thread a rank.
     pub(crate) fn load(path: &Path, choice: BackendChoice, world: usize) -> Self {
+        Self::keeping(path, choice, world, KvDtype::F16)
+    }
+
+    /// The same, with keys and values kept as `kv_dtype`.
+    pub(crate) fn keeping(
+        path: &Path,
+        choice: BackendChoice,
+        world: usize,
+        kv_dtype: KvDtype,
+    ) -> Self {
         let checkpoint = Arc::new(Checkpoint::open(path).unwrap());
         let ranks = local::group(world)
             .into_iter()
-            .map(|collective| rank(&checkpoint, choice, Box::new(collective)))
+            .map(|collective| rank(&checkpoint, choice, Box::new(collective), kv_dtype))
             .collect();
         Self { ranks, steps: 0 }
     }
@@ -94,6 +104,7 @@ fn rank(
     checkpoint: &Arc<Checkpoint>,
     choice: BackendChoice,
     collective: Box<dyn Collective>,
+    kv_dtype: KvDtype,
 ) -> Runner {
     let order = LoadOrder {
         epoch: 1,
@@ -101,7 +112,7 @@ fn rank(
         block_size: 16,
         kv_blocks: LEN_MAX / 16,
         kv_cache_bytes: 0,
-        kv_dtype: KvDtype::F16,
+        kv_dtype,
         swap_blocks: 0,
         swap_bytes: 0,
         model_len_max: LEN_MAX.min(checkpoint.config().context),

@@ -1,11 +1,14 @@
 //! The real models: SmolLM2 (Llama, byte-level BPE, `Q4_1` with a tied `Q8_0` head) and Gemma 3
 //! (sliding windows, its norms and scales, five block types in one file).
 
+use proto::worker::KvDtype;
 use worker::BackendChoice;
 use worker::backend::opencl::{DeviceChoice, OpenClConfig};
 
 use crate::group::Group;
-use crate::reference::{EXACT, QUANTISED, Reference, Tolerance, best, read};
+use crate::reference::{
+    EXACT, QUANTISED, QUANTISED_CACHE, QUANTISED_CACHE_MARGIN, Reference, Tolerance, best, read,
+};
 
 const SMOLLM2: (&str, &str) = ("smollm2-135m-instruct", "golden_smollm2.json");
 const GEMMA3: (&str, &str) = ("gemma-3-270m", "golden_gemma3.json");
@@ -43,6 +46,32 @@ fn smollm2_on_the_reference_backend_is_the_reference() {
 #[test]
 fn smollm2_on_the_cpu_backend_is_near_the_reference() {
     holds(SMOLLM2, BackendChoice::Cpu, QUANTISED, |_| true);
+}
+
+/// A cache of bytes; how much of the text is compared.
+fn holds_with_a_cache_of_bytes((model, data): (&str, &str)) -> usize {
+    let path = fixture::real::model(model);
+    let mut group = Group::keeping(&path, BackendChoice::Cpu, 1, KvDtype::Q8);
+    let mut compared = 0;
+    for reference in read(data) {
+        let logits = group.logits(&reference.prompt);
+        reference.check(&logits, QUANTISED_CACHE);
+        let clear = reference.clear(QUANTISED_CACHE_MARGIN);
+        let greedy = group.greedy(&reference.prompt, clear.len());
+        assert_eq!(greedy, clear, "{}", reference.name);
+        compared += clear.len();
+    }
+    compared
+}
+
+#[test]
+fn smollm2_with_a_cache_of_bytes_is_near_the_reference() {
+    assert!(holds_with_a_cache_of_bytes(SMOLLM2) > 40);
+}
+
+#[test]
+fn gemma3_with_a_cache_of_bytes_is_near_the_reference() {
+    assert!(holds_with_a_cache_of_bytes(GEMMA3) > 40);
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(crate) struct Reference {
     pub(crate) logits: Vec<(usize, f32)>,
     pub(crate) mean_square: f64,
     pub(crate) greedy: Vec<u32>,
+    /// By how much each token of it leads.
+    pub(crate) margins: Vec<f32>,
 }
 
 /// How far logits may be off, as parts of the root mean square of all logits.
@@ -26,6 +28,11 @@ pub(crate) struct Tolerance {
 pub(crate) const EXACT: Tolerance = Tolerance { single: 2e-3, mean: 5e-4 };
 /// Of activations in int8.
 pub(crate) const QUANTISED: Tolerance = Tolerance { single: 0.3, mean: 0.13 };
+/// Of activations in int8, and of keys and values as well.
+pub(crate) const QUANTISED_CACHE: Tolerance = Tolerance { single: 0.3, mean: 0.15 };
+
+/// Logits by which a token must lead to be told apart with those.
+pub(crate) const QUANTISED_CACHE_MARGIN: f32 = 2.0;
 
 /// The references in `tests/data/NAME`.
 pub(crate) fn read(name: &str) -> Vec<Reference> {
@@ -46,6 +53,7 @@ fn one(value: &Value) -> Reference {
         logits: [pairs("top"), pairs("places")].concat(),
         mean_square: value["mean_square"].as_f64().unwrap(),
         greedy: tokens("greedy"),
+        margins: value["margins"].as_array().unwrap().iter().map(number).collect(),
     }
 }
 
@@ -59,6 +67,12 @@ fn number(value: &Value) -> f32 {
 }
 
 impl Reference {
+    /// The greedy text, as far as each token leads by more than `margin`.
+    pub(crate) fn clear(&self, margin: f32) -> &[u32] {
+        let clear = self.margins.iter().take_while(|&&lead| lead > margin).count();
+        &self.greedy[..clear]
+    }
+
     /// Fails unless `logits` are as near as `tolerance` says.
     pub(crate) fn check(&self, logits: &[f32], tolerance: Tolerance) {
         let scale = self.mean_square.sqrt();
