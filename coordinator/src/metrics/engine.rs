@@ -274,3 +274,28 @@ fn number(count: usize) -> f64 {
 fn share(part: u64, all: u64) -> f64 {
     if all == 0 { 0.0 } else { part as f64 / all as f64 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_labelled_with_what_it_keeps() {
+        let metrics = Metrics::new("toy", 128);
+        metrics.cache(CacheSeen {
+            block_size: 16,
+            dtype: KvDtype::Q8,
+            blocks: 40,
+            prefix_cache: true,
+            swap_blocks: 6,
+            blocks_wanted: 0,
+            swap_bytes: 6 * 4352,
+        });
+        let text = metrics.render();
+        let series: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("vllm:cache_config_info")).collect();
+        assert_eq!(series.len(), 1, "the one before is gone");
+        assert!(series[0].contains("cache_dtype=\"q8_0\""), "{}", series[0]);
+        assert!(series[0].contains("swap_space_bytes=\"26112\""), "{}", series[0]);
+    }
+}
