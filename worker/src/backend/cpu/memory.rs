@@ -14,8 +14,8 @@ use bytemuck::Zeroable;
 
 use crate::backend::BackendError;
 
-/// What the arena maps at a time, bytes.
-const CHUNK_BYTES: usize = 64 << 20;
+/// What the arena maps at a time, bytes. Miri keeps a shadow of every byte.
+const CHUNK_BYTES: usize = if cfg!(miri) { 1 << 16 } else { 64 << 20 };
 /// A huge page of this architecture, bytes.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// Everything handed out starts at a multiple of this: a cache line.
@@ -35,13 +35,15 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(bytes: usize, huge: bool, what: &'static str) -> Result<Self, BackendError> {
+        // Miri has mappings, but none that are not reserved.
+        let unreserved = if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
         // SAFETY: a fresh private mapping touches nothing that exists.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | unreserved,
                 -1,
                 0,
             )
@@ -51,7 +53,7 @@ impl Mapping {
             return Err(full());
         }
         let start = NonNull::new(start.cast::<u8>()).ok_or_else(full)?;
-        if huge {
+        if huge && !cfg!(miri) {
             // SAFETY: the range was just mapped; a kernel without huge pages refuses, to no harm.
             unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
         }
@@ -149,6 +151,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri ends where there is no memory")]
     fn what_cannot_be_mapped_is_an_error() {
         assert!(matches!(
             Region::<u8>::alone(usize::MAX, "test"),

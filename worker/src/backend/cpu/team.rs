@@ -320,12 +320,15 @@ fn wait(done: impl Fn() -> bool) -> bool {
 mod tests {
     use super::*;
 
+    /// The most items of a run; Miri takes its time.
+    const ITEMS: usize = if cfg!(miri) { 20 } else { 200 };
+
     #[test]
     fn each_item_is_done_once_whatever_the_number_of_threads() {
         for threads in [1, 2, 3, 7] {
             let team = Team::new(threads).unwrap();
             assert_eq!(team.threads(), threads);
-            for items in (0..200).chain([5000]) {
+            for items in (0..ITEMS).chain([25 * ITEMS]) {
                 let done: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
                 team.run(items, &|item| {
                     done[item].fetch_add(1, Ordering::Relaxed);
@@ -340,7 +343,7 @@ mod tests {
         let team = Team::new(3).unwrap();
         let whose: [OnceLock<std::thread::ThreadId>; 3] = Default::default();
         for _ in 0..20 {
-            team.run(300, &|_| {
+            team.run(ITEMS, &|_| {
                 let current = std::thread::current().id();
                 assert_eq!(*whose[place()].get_or_init(|| current), current);
             });
