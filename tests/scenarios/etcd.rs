@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -9,28 +10,47 @@ use tempfile::TempDir;
 /// Lines of its log after which an etcd that does not serve is given up.
 const LINES_MAX: usize = 500;
 
+/// Where it is reached, and how its certificate is called.
+pub(crate) const ADDRESS: &str = "127.0.0.1";
+
 /// An etcd that runs until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Etcd {
     child: Child,
     folder: TempDir,
     port: u16,
+    /// Where the certificates of an etcd lie that speaks TLS, and wants its clients to prove who they are.
+    certificates: Option<PathBuf>,
 }
 
 impl Etcd {
     /// Starts one; none where it is not installed.
     pub(crate) fn start() -> Option<Self> {
+        Self::with(None)
+    }
+
+    /// One that knows an authority, and whose own certificate is the node's that is called as its address.
+    pub(crate) fn secure(certificates: &Path) -> Option<Self> {
+        Self::with(Some(certificates.to_owned()))
+    }
+
+    fn with(certificates: Option<PathBuf>) -> Option<Self> {
         if !fixture::has("etcd", "etcd-server") {
             return None;
         }
         let port = free_port();
         let folder = tempfile::tempdir().unwrap();
-        Some(Self { child: run(port, &folder), folder, port })
+        Some(Self {
+            child: run(port, &folder, certificates.as_deref()),
+            folder,
+            port,
+            certificates,
+        })
     }
 
     /// What `--etcd` is given.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        url(self.port, self.certificates.as_deref())
     }
 
     /// Ends it at once.
@@ -42,7 +62,19 @@ impl Etcd {
     /// Starts it again, with all that it knew forgotten.
     pub(crate) fn restart_empty(&mut self) {
         self.folder = tempfile::tempdir().unwrap();
-        self.child = run(self.port, &self.folder);
+        self.child = run(self.port, &self.folder, self.certificates.as_deref());
+    }
+
+    /// Starts it again, as it was.
+    pub(crate) fn restart(&mut self) {
+        self.child = run(self.port, &self.folder, self.certificates.as_deref());
+    }
+
+    /// Sends it a signal, as `kill` names it.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
+        assert!(sent.success(), "{name}");
     }
 }
 
@@ -58,9 +90,21 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn run(port: u16, folder: &TempDir) -> Child {
-    let url = format!("http://127.0.0.1:{port}");
-    let mut child = Command::new("etcd")
+fn url(port: u16, certificates: Option<&Path>) -> String {
+    let scheme = if certificates.is_some() { "https" } else { "http" };
+    format!("{scheme}://{ADDRESS}:{port}")
+}
+
+fn run(port: u16, folder: &TempDir, certificates: Option<&Path>) -> Child {
+    let url = url(port, certificates);
+    let mut command = Command::new("etcd");
+    if let Some(certificates) = certificates {
+        let file = |name: &str| certificates.join(name);
+        command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(file("ca.pem"));
+        command.arg("--cert-file").arg(file(&format!("{ADDRESS}.pem")));
+        command.arg("--key-file").arg(file(&format!("{ADDRESS}.key")));
+    }
+    let mut child = command
         .arg("--data-dir")
         .arg(folder.path())
         .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])

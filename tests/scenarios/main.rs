@@ -24,6 +24,7 @@ mod process;
 mod prometheus;
 mod reconcile;
 mod recording;
+mod rotation;
 mod secure;
 mod security;
 mod site;
