@@ -23,7 +23,7 @@ fn bodies() -> Vec<Value> {
 
 /// Streams all answers at once; `fault` strikes once they are on their way.
 #[expect(clippy::print_stdout, reason = "how long it took is worth knowing")]
-async fn disturbed(site: &Site, what: &str, fault: impl FnOnce()) -> Vec<Streamed> {
+pub(crate) async fn disturbed(site: &Site, what: &str, fault: impl FnOnce()) -> Vec<Streamed> {
     let pieces = AtomicUsize::new(0);
     let fault = std::sync::Mutex::new(Some(fault));
     let last = std::sync::Mutex::new((Instant::now(), Duration::ZERO));
@@ -48,7 +48,7 @@ async fn disturbed(site: &Site, what: &str, fault: impl FnOnce()) -> Vec<Streame
     told
 }
 
-async fn undisturbed(site: &Site) -> Vec<Streamed> {
+pub(crate) async fn undisturbed(site: &Site) -> Vec<Streamed> {
     futures::future::join_all(bodies().into_iter().map(|body| site.chat(body))).await
 }
 
@@ -115,10 +115,10 @@ async fn a_worker_whose_memory_goes_bad_is_found_out_before_anybody_sees_a_word_
     let site = Site::group(2, &[]);
     let expected = undisturbed(&site).await;
     let pid = site.workers[1].id();
-    let mut spoilt = false;
+    let mut spoilt = Ok(());
     let told = disturbed(&site, "bad memory", || spoilt = spoil(pid)).await;
-    if !spoilt {
-        eprintln!("skipped: the memory of another process cannot be written here");
+    if let Err(error) = spoilt {
+        eprintln!("skipped: the memory of a child cannot be written to here: {error}");
         return;
     }
     assert_eq!(told, expected);
@@ -129,9 +129,8 @@ async fn a_worker_whose_memory_goes_bad_is_found_out_before_anybody_sees_a_word_
     assert!(!found.ends_with(" 0"), "{found}");
 }
 
-/// Overwrites the middle of the largest part of a process's memory with what is no number in any
-/// format; false where that is not allowed.
-fn spoil(pid: u32) -> bool {
+/// Overwrites the middle of the largest part of a child's memory with what is no number in any format.
+fn spoil(pid: u32) -> std::io::Result<()> {
     let mut maps = String::new();
     File::open(format!("/proc/{pid}/smaps")).unwrap().read_to_string(&mut maps).unwrap();
     let mut largest = (0_u64, 0_u64, 0_u64);
@@ -153,10 +152,8 @@ fn spoil(pid: u32) -> bool {
         }
     }
     let (_, from, to) = largest;
-    let Ok(mut memory) = OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")) else {
-        return false;
-    };
+    let mut memory = OpenOptions::new().write(true).open(format!("/proc/{pid}/mem"))?;
     let quarter = (to - from) / 4;
-    memory.seek(SeekFrom::Start(from + quarter)).unwrap();
-    memory.write_all(&vec![0xff; usize::try_from(2 * quarter).unwrap().min(16 << 20)]).is_ok()
+    memory.seek(SeekFrom::Start(from + quarter))?;
+    memory.write_all(&vec![0xff; usize::try_from(2 * quarter).unwrap().min(16 << 20)])
 }
