@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proto::worker::{BlockPair, Slice, StepRequest};
 
+use crate::batch::choice::check_tokens;
 use crate::batch::{Batch, BatchSlice, Place, Refusal, Step, StepLimits};
 
 /// How long a step waits for a peer where the request names no deadline.
@@ -129,9 +130,7 @@ fn check_slice(index: usize, slice: &Slice, limits: &StepLimits) -> Result<(), R
     if slice.blocks.len() < needed {
         return Err(Refusal::Table { slice: index, blocks: slice.blocks.len(), needed });
     }
-    if let Some(&token) = slice.tokens.iter().find(|&&token| token as usize >= limits.vocabulary) {
-        return Err(Refusal::Token { slice: index, token, vocabulary: limits.vocabulary });
-    }
+    check_tokens(index, &slice.tokens, limits.vocabulary)?;
     for &block in &slice.blocks {
         check_block(block, Place::Slice(index), limits.blocks)?;
     }

@@ -101,7 +101,8 @@ fn check(slice: usize, parameter: &'static str, value: f32, fine: bool) -> Resul
     if fine { Ok(()) } else { Err(Refusal::Sampling { slice, parameter, value }) }
 }
 
-fn check_tokens(slice: usize, tokens: &[u32], vocabulary: usize) -> Result<(), Refusal> {
+/// Tokens of a slice are tokens of the vocabulary.
+pub(super) fn check_tokens(slice: usize, tokens: &[u32], vocabulary: usize) -> Result<(), Refusal> {
     match tokens.iter().find(|&&token| token as usize >= vocabulary) {
         Some(&token) => Err(Refusal::Token { slice, token, vocabulary }),
         None => Ok(()),
