@@ -22,3 +22,4 @@ mod candle_transformers;
 mod group;
 mod real;
 mod reference;
+mod schedules;
