@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # arcmesh as an image: `cpu` (the default), and `gpu` with Intel's OpenCL driver for /dev/dri.
 ARG RUST_IMAGE=rust:1-bookworm
 ARG BASE_IMAGE=debian:bookworm-slim
@@ -15,7 +14,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/arcmesh arcmesh \
     && mkdir -p /certs && chown arcmesh /certs
 COPY --from=build /src/target/release/arcmesh /usr/local/bin/arcmesh
-COPY --chmod=755 scripts/alive /usr/local/bin/alive
+COPY scripts/alive /usr/local/bin/alive
 ENV ARCMESH_CACHE=/var/lib/arcmesh/models
 USER arcmesh
 RUN mkdir -p /var/lib/arcmesh/models

@@ -77,11 +77,13 @@ impl Rank {
             model_len_max: 128,
             step_tokens_max: STEP_TOKENS as usize,
             step_sequences_max: SEQUENCES as usize,
+            place_here: 0,
             ranks_here: 1,
         };
         let alone = Box::new(local::group(1).remove(0));
         let choice = BackendChoice::Cpu;
-        let runner = Runner::load(choice, 1, &checkpoint, &order, alone, &mut |_, _| {}).unwrap();
+        let runner =
+            Runner::load(choice, 1.into(), &checkpoint, &order, alone, &mut |_, _| {}).unwrap();
         Self { runner, steps: 0 }
     }
 
