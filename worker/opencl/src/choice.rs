@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::device::{Device, DeviceKind, PciAddress, Uuid};
+use crate::device::{Device, DeviceKind, Uuid};
+use crate::pci::PciAddress;
 
 /// How a device is named by who wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,11 +24,11 @@ impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (pci, uuid) = (text.parse().map(Self::Pci), text.parse().map(Self::Uuid));
+        let (pci, uuid) = (text.parse().map(Self::Pci).ok(), text.parse().map(Self::Uuid).ok());
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            _ => pci.or(uuid).map_err(|()| {
+            _ => pci.or(uuid).ok_or_else(|| {
                 format!("'{text}' is not auto, cpu, a PCI address such as 0000:03:00.0, or a UUID")
             }),
         }

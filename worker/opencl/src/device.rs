@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, check};
+use crate::pci::PciAddress;
 use crate::table::{Handle, Table};
 
 /// Intel's vendor number, as PCI has it.
@@ -47,47 +48,6 @@ pub enum DeviceKind {
     Cpu,
     /// Anything else.
     Other,
-}
-
-/// Where a card is: `domain:bus:device.function`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PciAddress {
-    /// Usually 0.
-    pub domain: u32,
-    /// Bus number.
-    pub bus: u32,
-    /// Device on the bus.
-    pub device: u32,
-    /// Function of the device.
-    pub function: u32,
-}
-
-impl fmt::Display for PciAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domain, bus, device, function } = self;
-        write!(f, "{domain:04x}:{bus:02x}:{device:02x}.{function:x}")
-    }
-}
-
-impl FromStr for PciAddress {
-    type Err = ();
-
-    /// As `lspci` writes it, with or without the domain.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let hex = |digits: &str, most: u32| {
-            let number = u32::from_str_radix(digits, 16).map_err(|_| ())?;
-            if number <= most && !digits.starts_with('+') { Ok(number) } else { Err(()) }
-        };
-        let (front, function) = text.rsplit_once('.').ok_or(())?;
-        let (front, device) = front.rsplit_once(':').ok_or(())?;
-        let (domain, bus) = front.rsplit_once(':').unwrap_or(("0", front));
-        Ok(Self {
-            domain: hex(domain, 0xFFFF_FFFF)?,
-            bus: hex(bus, 0xFF)?,
-            device: hex(device, 0x1F)?,
-            function: hex(function, 7)?,
-        })
-    }
 }
 
 /// A device's own number, the same after every start.
@@ -276,17 +236,6 @@ impl Ask<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_read_as_lspci_writes_it() {
-        let address = PciAddress { domain: 0, bus: 3, device: 0x1f, function: 7 };
-        assert_eq!("0000:03:1f.7".parse(), Ok(address));
-        assert_eq!("03:1f.7".parse(), Ok(address));
-        assert_eq!(address.to_string(), "0000:03:1f.7");
-        for wrong in ["", "3", "03:00", "03:00.8", "03:20.0", "0:0:0:0.0", "+3:00.0", "100:00.0"] {
-            assert_eq!(wrong.parse::<PciAddress>(), Err(()), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_uuid_is_read_with_and_without_dashes() {

@@ -34,6 +34,8 @@ mod device;
 
 mod one_at_a_time;
 
+mod pci;
+
 mod table;
 
 mod error;
@@ -41,10 +43,11 @@ mod error;
 pub use buffer::{Buffer, Memory};
 pub use choice::{DeviceChoice, NoDevice, choose};
 pub use context::Limits;
-pub use device::{Device, DeviceKind, PciAddress, Uuid};
+pub use device::{Device, DeviceKind, Uuid};
 pub use error::Error;
 pub use kernel::{Argument, Kernel};
 pub use library::{Absent, Library};
+pub use pci::{PciAddress, PciAddressError};
 pub use pinned::Pinned;
 pub use program::Program;
 pub use queue::Queue;

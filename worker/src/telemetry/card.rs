@@ -5,7 +5,9 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::telemetry::machine::{Machine, PciAddress, hexadecimal, names, number, text};
+use opencl::PciAddress;
+
+use crate::telemetry::machine::{Machine, hexadecimal, names, number, text};
 
 /// Intel's number among makers of PCI devices.
 const INTEL: u32 = 0x8086;

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use opencl::PciAddress;
+
 use crate::telemetry::card::Card;
-use crate::telemetry::machine::{PciAddress, number, text};
+use crate::telemetry::machine::{number, text};
 
 /// One end of a link of PCI Express: what it does now, and the most that it could do.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,6 +1,5 @@
 //! The files of a kernel, below a root: the machine's own, or a tree that somebody made.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -76,79 +75,9 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Where a device sits, such as `0000:03:00.0`: domain, bus, device, function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PciAddress {
-    /// Which of the machine's trees of buses.
-    pub domain: u16,
-    /// Which bus of it.
-    pub bus: u8,
-    /// Which device of the bus, under 32.
-    pub device: u8,
-    /// Which part of the device, under 8.
-    pub function: u8,
-}
-
-/// What is no PCI address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a PCI address such as 0000:03:00.0")]
-pub struct PciAddressError(String);
-
-impl FromStr for PciAddress {
-    type Err = PciAddressError;
-
-    /// The domain may be left out; it is 0 then.
-    fn from_str(text: &str) -> Result<Self, PciAddressError> {
-        let parse = || {
-            let (place, function) = text.split_once('.')?;
-            let mut parts = place.rsplit(':');
-            let (device, bus) = (parts.next()?, parts.next()?);
-            let domain = parts.next().unwrap_or("0000");
-            let hexadecimal = |text: &str, digits: usize| {
-                let is_number = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-                let number = u16::from_str_radix(text, 16).ok();
-                number.filter(|_| is_number && text.len() == digits)
-            };
-            let byte = |text| u8::try_from(hexadecimal(text, 2)?).ok();
-            let address = Self {
-                domain: hexadecimal(domain, 4)?,
-                bus: byte(bus)?,
-                device: byte(device)?,
-                function: u8::try_from(hexadecimal(function, 1)?).ok()?,
-            };
-            let is_one = parts.next().is_none() && address.device < 32 && address.function < 8;
-            is_one.then_some(address)
-        };
-        parse().ok_or_else(|| PciAddressError(text.chars().take(64).collect()))
-    }
-}
-
-impl fmt::Display for PciAddress {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domain, bus, device, function } = self;
-        write!(formatter, "{domain:04x}:{bus:02x}:{device:02x}.{function}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_read_as_it_is_written() {
-        let address: PciAddress = "0001:a3:1f.7".parse().unwrap();
-        assert_eq!(address, PciAddress { domain: 1, bus: 0xa3, device: 31, function: 7 });
-        assert_eq!(address.to_string(), "0001:a3:1f.7");
-        assert_eq!("03:00.0".parse::<PciAddress>().unwrap().to_string(), "0000:03:00.0");
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused() {
-        let wrong = ["", "03", "03:00", "3:00.0", "0000:03:20.0", "0000:03:00.8", "x:03:00.0"];
-        for text in wrong.into_iter().chain(["1:0000:03:00.0", "0000:+3:00.0", "0000:03:00.00"]) {
-            assert!(text.parse::<PciAddress>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_file_is_read_up_to_a_bound() {

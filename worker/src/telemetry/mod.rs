@@ -19,6 +19,7 @@ pub use client::{Clients, EngineTime};
 pub use clock::Clock;
 pub use hwmon::{Fan, Heat, Sensors};
 pub use link::{Link, Port};
-pub use machine::{Machine, PciAddress, PciAddressError};
+pub use machine::Machine;
+pub use opencl::{PciAddress, PciAddressError};
 pub use process::{resident_bytes, resident_bytes_of, resident_peak_bytes};
 pub use reading::Reading;
