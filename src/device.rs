@@ -86,7 +86,7 @@ impl MeasuredDevice {
     }
 
     fn measure(device: &Device) -> anyhow::Result<Self> {
-        let queue = Queue::open(device, false)?;
+        let queue = Queue::open(device)?;
         let program = Program::build(&queue, SOURCE, OPTIONS, None)?;
         let launches = Launches::of(&queue, &program).context("starting kernels")?;
         let copies = Copies::of(&queue).context("copying")?;

@@ -15,10 +15,6 @@ pub(crate) const CACHE_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 /// 600).
 pub(crate) const LAUNCH_SECONDS: f64 = 8e-6;
 
-/// Kernels of a layer: two norms that add and quantise, four products, the quantisation of what the gated
-/// feed-forward gives, rotation, and attention in two.
-pub(crate) const LAUNCHES_PER_LAYER: f64 = 10.0;
-
 /// All-reduces through host memory that ranks share: estimates of 45 µs for 10 KiB and 125 µs for
 /// 320 KiB, copies to and from the card included.
 pub(crate) const SHARED_MEMORY: Link = Link { latency_seconds: 42e-6, bytes_per_second: 3.9e9 };

@@ -5,6 +5,15 @@ use worker::backend::opencl::listed_programs;
 use crate::compiler::{Compiler, CompilerError, Source};
 use crate::figures::{Claim, KernelFigures};
 
+/// A card to compile for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// As the compiler calls it.
+    pub name: &'static str,
+    /// Whether it has sub-groups of 8, which kernels for systolic arrays are made of.
+    pub systolic: bool,
+}
+
 /// What the gate finds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
@@ -22,15 +31,15 @@ impl Found {
     }
 }
 
-/// Compiles all programs for a device such as `acm-g10`, on as many threads as there are processors.
+/// Compiles all programs for a card, on as many threads as there are processors.
 ///
 /// # Errors
 /// The first program that does not compile, or a device that this compiler does not know.
 ///
 /// # Panics
 /// When a thread of the compiler's panics.
-pub fn compiled(compiler: &Compiler, device: &str) -> Result<Found, CompilerError> {
-    let programs = listed_programs();
+pub fn compiled(compiler: &Compiler, target: Target) -> Result<Found, CompilerError> {
+    let programs = listed_programs(target.systolic);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = programs.len().div_ceil(threads);
     let parts: Vec<Result<Found, CompilerError>> = std::thread::scope(|scope| {
@@ -44,7 +53,7 @@ pub fn compiled(compiler: &Compiler, device: &str) -> Result<Found, CompilerErro
                         options: program.options.clone(),
                     };
                     let figures =
-                        KernelFigures::of(&program.name, &compiler.compile(&source, device)?);
+                        KernelFigures::of(&program.name, &compiler.compile(&source, target.name)?);
                     found.add(&program.name, program.kernels, &figures, program.multiplies_bytes);
                 }
                 Ok(found)

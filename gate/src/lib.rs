@@ -25,11 +25,15 @@ mod compiler;
 pub use compiler::{Compiled, Compiler, CompilerError, Source};
 pub use figures::{Claim, KernelFigures, table};
 pub use info::{KernelInfo, kernels};
-pub use kernels::{Found, compiled};
+pub use kernels::{Found, Target, compiled};
 pub use listing::{Instruction, Listing, Loop};
 pub use page::page;
 pub use roofline::{KernelTime, RooflineError, Stage, stages};
 pub use snapshot::{Difference, Snapshot};
 
 /// What is compiled for: the A770; and its successors, where the compiler knows them.
-pub const DEVICES: [&str; 3] = ["acm-g10", "bmg-g21", "ptl"];
+pub const DEVICES: [Target; 3] = [
+    Target { name: "acm-g10", systolic: true },
+    Target { name: "bmg-g21", systolic: false },
+    Target { name: "ptl", systolic: false },
+];

@@ -14,8 +14,8 @@ fn main() -> Result<ExitCode, CompilerError> {
     for device in DEVICES {
         match compiled(&compiler, device) {
             Ok(kernels) => found.push((device, kernels)),
-            Err(CompilerError::UnknownDevice(device)) if device != DEVICES[0] => {
-                eprintln!("ocloc {} does not know {device}", compiler.version());
+            Err(CompilerError::UnknownDevice(name)) if device != DEVICES[0] => {
+                eprintln!("ocloc {} does not know {name}", compiler.version());
             }
             Err(error) => return Err(error),
         }
@@ -23,7 +23,7 @@ fn main() -> Result<ExitCode, CompilerError> {
     if asked.as_deref() == Some("snapshot") {
         // The test compares the first device alone: which others there are is the compiler's age.
         let first: Vec<_> =
-            found.iter().take(1).map(|(device, found)| (*device, &found.kernels[..])).collect();
+            found.iter().take(1).map(|(device, found)| (device.name, &found.kernels[..])).collect();
         print!("{}", Snapshot::write(compiler.version(), &first));
         return Ok(ExitCode::SUCCESS);
     }
@@ -41,7 +41,7 @@ fn main() -> Result<ExitCode, CompilerError> {
     }
     let mut is_well = true;
     for (device, found) in &found {
-        println!("{device}\n{}", table(&found.kernels));
+        println!("{}\n{}", device.name, table(&found.kernels));
         for fault in &found.faults {
             println!("WRONG {fault}");
             is_well = false;

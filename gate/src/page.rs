@@ -1,10 +1,11 @@
 //! The page about what an A770 should reach: Markdown, made of what the compiler said.
 
 use forecast::Link;
+use worker::backend::opencl::{LAUNCHES_PER_LAYER, LAUNCHES_PER_STEP};
 
 use crate::card::{
-    CONTEXT, HERTZ, LAUNCH_SECONDS, LAUNCHES_PER_LAYER, LOOPBACK, READ_BYTES_PER_SECOND,
-    SHARED_MEMORY, VECTOR_ENGINES, WORLD, model,
+    CONTEXT, HERTZ, LAUNCH_SECONDS, LOOPBACK, READ_BYTES_PER_SECOND, SHARED_MEMORY, VECTOR_ENGINES,
+    WORLD, model,
 };
 use crate::kernels::Found;
 use crate::roofline::{RooflineError, Stage, stages};
@@ -49,9 +50,11 @@ they read. `arcmesh bench device` on a real card confirms or refutes it.
 What is taken for granted, none of it measured by us: {engines} vector engines that issue one instruction a
 clock each, 8 lanes at a time, and a matrix engine beside each, at {giga} GHz; {read} GB/s (others'
 measurements; 560 are on the box); {launch} µs to start a kernel behind another (an Intel developer's figure
-for the A770M), and {launches} kernels a layer; an all-reduce through memory that ranks share of {shared} µs
-and {shared_rate} GB/s beyond that, or over gRPC on one machine of {grpc} µs and {grpc_rate} GB/s. These
-last are estimates too.
+for the A770M); an all-reduce through memory that ranks share of {shared} µs and {shared_rate} GB/s beyond
+that, or over gRPC on one machine of {grpc} µs and {grpc_rate} GB/s. These last are estimates too.
+
+A step of decode is {launches} kernels a layer and {besides} more, as the queue counts them
+(`arcmesh_worker_launches_total`).
 
 The model is {name} with weights in Q4_0 (4.5 bits) on {world} cards, each
 sequence {context} tokens long. A matrix that is larger than the last cache, 16 MiB, is read once for every 16
@@ -68,6 +71,7 @@ cost of starting them is in the sum; but each works with few threads, and may ta
         read = READ_BYTES_PER_SECOND / 1e9,
         launch = LAUNCH_SECONDS * 1e6,
         launches = LAUNCHES_PER_LAYER,
+        besides = LAUNCHES_PER_STEP,
         shared = SHARED_MEMORY.latency_seconds * 1e6,
         shared_rate = SHARED_MEMORY.bytes_per_second / 1e9,
         grpc = LOOPBACK.latency_seconds * 1e6,
@@ -113,7 +117,8 @@ impl Sum {
     fn new(batch: u32, stages: &[Stage], link: Link, name: &'static str) -> Self {
         let limited = |by_issue: bool| -> f64 {
             let of = |stage: &&Stage| (stage.time.issue > stage.time.read) == by_issue;
-            stages.iter().filter(of).map(Stage::step_seconds).sum()
+            // An empty sum would be -0.
+            stages.iter().filter(of).map(Stage::step_seconds).fold(0.0, |sum, it| sum + it)
         };
         let message = f64::from(batch) * model::HIDDEN * SUM_BYTES;
         Self {
@@ -121,7 +126,9 @@ impl Sum {
             link: name,
             read: limited(false),
             issue: limited(true),
-            launches: model::LAYERS * LAUNCHES_PER_LAYER * LAUNCH_SECONDS,
+            launches: (model::LAYERS * f64::from(LAUNCHES_PER_LAYER)
+                + f64::from(LAUNCHES_PER_STEP))
+                * LAUNCH_SECONDS,
             collectives: model::LAYERS * ALL_REDUCES * link.all_reduce(WORLD, message),
         }
     }

@@ -1,6 +1,9 @@
 //! How long a card must take for each kernel of a step: the longer of issuing its instructions and of
 //! reading what it reads.
 
+use worker::backend::SEGMENT_COLUMNS;
+use worker::backend::opencl::product_kernel;
+
 use crate::card::{
     CACHE_BYTES, CONTEXT, HERTZ, READ_BYTES_PER_SECOND, VECTOR_ENGINES, WORLD, model,
 };
@@ -17,9 +20,9 @@ const STRIP: f64 = 32.0;
 /// Products that an instruction makes in a lane: four, or those of 32 columns with 8 rows of x.
 const DP4A_PRODUCTS: f64 = 4.0;
 const DPAS_PRODUCTS: f64 = 256.0;
-/// Columns of a segment of the row-parallel products: a head, and `SEGMENT_COLUMNS` of the worker.
+/// Columns of a segment of the row-parallel products: a head, and what the worker has.
 const ATTENTION_SEGMENT: f64 = model::HEAD_SIZE;
-const FEED_FORWARD_SEGMENT: f64 = 192.0;
+const FEED_FORWARD_SEGMENT: f64 = SEGMENT_COLUMNS as f64;
 
 /// A kernel of a step of one rank.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,20 +115,15 @@ pub fn stages(found: &Found, batch: u32) -> Result<Vec<Stage>, RooflineError> {
 
 impl Product {
     fn stage(&self, found: &Found, batch: u32) -> Result<Stage, RooflineError> {
-        // As the worker chooses.
-        let (kind, rows_an_item) = match batch {
-            0 | 1 => ("linear", 1),
-            2 => ("linear", 2),
-            3 | 4 => ("linear", 4),
-            5..=8 => ("systolic", 8),
-            _ => ("systolic", 16),
-        };
-        let passes = f64::from(batch.max(1).div_ceil(rows_an_item));
-        let name = format!("{kind}_{rows_an_item}");
-        let kernel = kernel(found, self.program, &name)?;
+        let (name, rows_an_item) = product_kernel(batch as usize, true);
+        let passes = batch.max(1).div_ceil(rows_an_item);
+        let kernel = kernel(found, self.program, name)?;
         let listing = &kernel.listing;
-        let (family, products) =
-            if kind == "linear" { ("dp4a", DP4A_PRODUCTS) } else { ("dpas", DPAS_PRODUCTS) };
+        let (family, products) = if name.starts_with("linear") {
+            ("dp4a", DP4A_PRODUCTS)
+        } else {
+            ("dpas", DPAS_PRODUCTS)
+        };
         let is_product = |it: &Instruction| it.family() == family;
         let [turn] = &loops(listing, is_product)[..] else {
             return Err(RooflineError(format!("{} {name} has not one loop", self.program)));
@@ -137,7 +135,7 @@ impl Product {
         // The matrix engine works beside the others.
         let matrix: u32 = listing.of(turn).iter().map(Instruction::matrix_clocks).sum();
         let clocks = vector.max(f64::from(matrix));
-        let padded = passes * f64::from(rows_an_item);
+        let (padded, passes) = (f64::from(passes * rows_an_item), f64::from(passes));
         let instructions = self.rows * self.columns * padded / products;
         let bytes = self.rows * self.columns * WEIGHT_BYTES;
         let read_again = if bytes > CACHE_BYTES { passes } else { 1.0 };
@@ -153,35 +151,39 @@ impl Product {
     }
 }
 
-/// Attention of one layer: scores, whose loop over a head's numbers is unrolled, so that they are done
-/// once through the kernel; then the loop that adds up values.
+/// Attention of one layer: a loop over keys and one over values, and what each sub-group does once beside
+/// them. Query heads that read the same KV head share each read.
 fn attention(found: &Found, batch: u32, heads: f64) -> Result<Stage, RooflineError> {
-    let program = format!("attention {}", model::HEAD_SIZE);
+    let kv_heads = model::KV_HEADS / WORLD;
+    let program = format!("attention {}x{} f16", model::HEAD_SIZE, heads / kv_heads);
     let kernel = kernel(found, &program, "attend_split")?;
     let listing = &kernel.listing;
     let is_multiply_add = |it: &Instruction| it.family() == "mad" && it.is_float;
-    let [values] = &loops(listing, is_multiply_add)[..] else {
-        return Err(RooflineError(format!("{program} attend_split has not one loop")));
+    let turns = &loops(listing, is_multiply_add)[..];
+    let [_, _] = turns else {
+        return Err(RooflineError(format!("{program} attend_split has not two loops")));
     };
-    let lanes_of_values = lanes(listing, values, is_multiply_add);
+    let clocks = |it: &Loop| {
+        let (always, sometimes) = listing.clocks(it);
+        f64::from(always + sometimes)
+    };
+    let positions = f64::from(batch) * CONTEXT;
+    let products = positions * heads * model::HEAD_SIZE;
+    let in_loops =
+        turns.iter().map(|it| products / lanes(listing, it, is_multiply_add) * clocks(it));
     let all = Loop { first: 0, end: listing.instructions.len() };
-    let positions_at_once = f64::from(kernel.info.simd);
-    let scored = (lanes(listing, &all, is_multiply_add) - lanes_of_values) / positions_at_once;
-    if scored < model::HEAD_SIZE {
-        return Err(RooflineError(format!("{program} attend_split does not unroll its scores")));
-    }
-    let clocks = |it: &Loop| f64::from(listing.of(it).iter().map(Instruction::clocks).sum::<u32>());
-    let positions = f64::from(batch) * heads * CONTEXT;
-    let once = positions / positions_at_once * (clocks(&all) - clocks(values));
-    let turns = positions * model::HEAD_SIZE / lanes_of_values * clocks(values);
-    // Query heads that share a KV head find it in the cache.
-    let numbers = 2.0 * model::KV_HEADS / WORLD * model::HEAD_SIZE;
+    let once = clocks(&all) - turns.iter().map(clocks).sum::<f64>();
+    let sub_groups = positions * kv_heads / f64::from(kernel.info.simd);
+    let numbers = 2.0 * kv_heads * model::HEAD_SIZE;
     let kv = numbers * KV_NUMBER_BYTES * CONTEXT * f64::from(batch);
     Ok(Stage {
         name: "attention",
         times: model::LAYERS,
         kernel: format!("{program} attend_split"),
-        time: KernelTime { issue: issue(once + turns), read: kv / READ_BYTES_PER_SECOND },
+        time: KernelTime {
+            issue: issue(in_loops.sum::<f64>() + sub_groups * once),
+            read: kv / READ_BYTES_PER_SECOND,
+        },
     })
 }
 

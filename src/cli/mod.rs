@@ -178,7 +178,7 @@ const BLOCK_SIZE: Flag = flag("block-size", "TOKENS", "Tokens that a KV block ho
 const KV_CACHE_DTYPE: Flag = flag(
     "kv-cache-dtype",
     "DTYPE",
-    "What keys and values are kept as: f16, or q8_0 for about half the memory (cpu backend, less exact) [default: f16]",
+    "What keys and values are kept as: f16, or q8_0 for about half the memory (cpu and opencl backends, less exact) [default: f16]",
 );
 const MEMORY: Group = Group {
     title: "Memory",

@@ -193,6 +193,7 @@ fn attention(backend: &mut CpuBackend) {
             blocks,
             swap_blocks: 0,
             dtype,
+            queries_per_kv_head: query_heads / kv_heads,
         };
         let cache = backend.cache(&shape).unwrap();
         let window = None;

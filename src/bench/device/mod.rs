@@ -1,8 +1,9 @@
 //! `arcmesh bench device`: what an OpenCL device does beside what it could do.
 //!
 //! First its limits: how fast it reads its own memory, what starting a kernel costs, how fast it copies.
-//! Then the operations of a layer, in the shapes that a 32-billion-parameter model has on one of four
-//! cards, for one row and for 32: each beside the time that reading its bytes would take at that rate.
+//! Then the operations of a layer and all of it, in the shapes that a 32-billion-parameter model has on one
+//! of four cards, for one row and for 32: each with the kernels that the queue took for it, and beside the time
+//! that reading its bytes would take at that rate.
 //! `docs/roofline.md` predicts the same figures for an A770.
 
 mod operations;
@@ -47,10 +48,11 @@ impl Report {
     /// For people.
     fn table(&self) -> String {
         let mut table = format!(
-            "{}\n\n{:<18} {:>5} {:>10} {:>12} {:>12} {:>6}",
+            "{}\n\n{:<18} {:>5} {:>8} {:>10} {:>12} {:>12} {:>6}",
             self.device.text(),
             "operation",
             "rows",
+            "launches",
             "MB read",
             "µs",
             "µs to read",
@@ -59,9 +61,10 @@ impl Report {
         for it in &self.operations {
             write!(
                 table,
-                "\n{:<18} {:>5} {:>10.2} {:>12.1} {:>12.1} {:>6.2}",
+                "\n{:<18} {:>5} {:>8} {:>10.2} {:>12.1} {:>12.1} {:>6.2}",
                 it.name,
                 it.rows,
+                it.launches,
                 it.bytes / 1e6,
                 it.seconds * 1e6,
                 it.read_seconds * 1e6,

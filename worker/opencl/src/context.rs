@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "calls of a foreign library")]
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::device::Device;
 use crate::error::Error;
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) context: Handle,
     pub(crate) queue: Handle,
     pub(crate) limits: Limits,
+    /// Kernels that the queue took.
+    pub(crate) launches: AtomicU64,
 }
 
 // SAFETY: contexts and queues may be used by any thread, says the specification.

@@ -30,14 +30,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the device is lost for this process: what was on it is gone, and only a new process may
-    /// find it well.
-    #[must_use]
-    pub fn is_loss(&self) -> bool {
-        // -5, -6: a reset device gives these for everything; -14: an earlier command failed.
-        matches!(self, Self::Call { code: -5 | -6 | -14 | -36, .. })
-    }
-
     /// Whether memory ran out.
     #[must_use]
     pub fn is_memory(&self) -> bool {
@@ -59,7 +51,6 @@ fn name(code: i32) -> &'static str {
         -4 => "no memory for an object on the device",
         -5 => "out of resources: the device was reset or is lost",
         -6 => "out of host memory",
-        -7 => "profiling is off",
         -11 => "the build failed",
         -14 => "an earlier command failed",
         -30 => "invalid value",
@@ -95,8 +86,8 @@ mod tests {
         let lost = Error::Call { call: "clFinish", code: -5 };
         let said = "clFinish gave -5 (out of resources: the device was reset or is lost)";
         assert_eq!(lost.to_string(), said);
-        assert!(lost.is_loss() && !lost.is_memory());
+        assert!(!lost.is_memory());
         let full = Error::Call { call: "clCreateBuffer", code: -4 };
-        assert!(full.is_memory() && !full.is_loss());
+        assert!(full.is_memory());
     }
 }

@@ -5,7 +5,7 @@
 use std::ffi::{CString, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use crate::buffer::Buffer;
 use crate::context::Core;
@@ -16,8 +16,6 @@ use crate::table::Handle;
 const NUM_ARGS: u32 = 0x1191;
 const WORK_GROUP_SIZE: u32 = 0x11B0;
 const LOCAL_MEM_SIZE: u32 = 0x11B2;
-const COMMAND_START: u32 = 0x1282;
-const COMMAND_END: u32 = 0x1283;
 
 /// What a kernel is called with.
 #[derive(Debug, Clone, Copy)]
@@ -94,42 +92,6 @@ impl Kernel {
         global: [usize; 3],
         local: [usize; 3],
     ) -> Result<(), Error> {
-        self.enqueue(arguments, (global, local), null_mut())
-    }
-
-    /// As [`Kernel::launch`], and waits; how long the device took. Its queue was opened for profiling.
-    ///
-    /// # Errors
-    /// As [`Kernel::launch`], and if the device failed.
-    ///
-    /// # Panics
-    /// As [`Kernel::launch`].
-    pub fn launch_timed(
-        &mut self,
-        arguments: &[Argument<'_>],
-        global: [usize; 3],
-        local: [usize; 3],
-    ) -> Result<Duration, Error> {
-        let mut event = null_mut();
-        self.enqueue(arguments, (global, local), &raw mut event)?;
-        let table = self.core.table();
-        // SAFETY: the event is ours.
-        let code = unsafe { (table.clWaitForEvents)(1, &raw const event) };
-        let taken = check("clWaitForEvents", code).and_then(|()| {
-            let (start, end) = (self.time(event, COMMAND_START)?, self.time(event, COMMAND_END)?);
-            Ok(Duration::from_nanos(end.saturating_sub(start)))
-        });
-        // SAFETY: and this is its last use.
-        unsafe { (table.clReleaseEvent)(event) };
-        taken
-    }
-
-    fn enqueue(
-        &mut self,
-        arguments: &[Argument<'_>],
-        (global, local): ([usize; 3], [usize; 3]),
-        event: *mut Handle,
-    ) -> Result<(), Error> {
         assert_eq!(arguments.len(), self.arguments, "arguments of {}", self.name);
         for (global, local) in global.iter().zip(local) {
             assert!(global.is_multiple_of(local), "{} runs in whole work-groups", self.name);
@@ -151,8 +113,10 @@ impl Kernel {
         let (global, local) = (global.as_ptr(), local.as_ptr());
         // SAFETY: three dimensions, and all arguments are set.
         let code =
-            unsafe { enqueue(queue, self.handle, 3, null(), global, local, 0, null(), event) };
-        check("clEnqueueNDRangeKernel", code)
+            unsafe { enqueue(queue, self.handle, 3, null(), global, local, 0, null(), null_mut()) };
+        check("clEnqueueNDRangeKernel", code)?;
+        self.core.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn set(&self, index: u32, argument: &Argument<'_>) -> Result<(), Error> {
@@ -188,16 +152,6 @@ impl Kernel {
         let code = unsafe { ask(self.handle, device, what, size, to, null_mut()) };
         check("clGetKernelWorkGroupInfo", code)?;
         Ok(value)
-    }
-
-    fn time(&self, event: Handle, what: u32) -> Result<u64, Error> {
-        let mut time = 0_u64;
-        let to = (&raw mut time).cast::<c_void>();
-        let ask = self.core.table().clGetEventProfilingInfo;
-        // SAFETY: there is room for as many bytes as we say.
-        let code = unsafe { ask(event, what, size_of::<u64>(), to, null_mut()) };
-        check("clGetEventProfilingInfo", code)?;
-        Ok(time)
     }
 }
 

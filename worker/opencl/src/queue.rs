@@ -5,6 +5,7 @@
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buffer::{Buffer, Memory};
 use crate::context::{Core, Limits};
@@ -12,8 +13,6 @@ use crate::device::Device;
 use crate::error::{Error, check};
 use crate::one_at_a_time::alone;
 
-const QUEUE_PROPERTIES: u64 = 0x1093;
-const PROFILING: u64 = 1 << 1;
 const MAP_INVALIDATE: u64 = 1 << 2;
 const BLOCKING: u32 = 1;
 
@@ -30,11 +29,11 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Takes a device. With `profiling` commands can be timed, which costs each of them something.
+    /// Takes a device.
     ///
     /// # Errors
     /// The device is not available.
-    pub fn open(device: &Device, profiling: bool) -> Result<Self, Error> {
+    pub fn open(device: &Device) -> Result<Self, Error> {
         let _alone = alone();
         let (table, mut code) = (&device.table, 0);
         // SAFETY: one device is given, and no properties.
@@ -50,11 +49,12 @@ impl Queue {
         };
         check("clCreateContext", code)?;
         let limits = Limits::of(device);
-        let mut core = Core { device: device.clone(), context, queue: null_mut(), limits };
-        let properties = [QUEUE_PROPERTIES, if profiling { PROFILING } else { 0 }, 0];
+        let launches = AtomicU64::new(0);
+        let mut core =
+            Core { device: device.clone(), context, queue: null_mut(), limits, launches };
         let create = core.table().clCreateCommandQueueWithProperties;
-        // SAFETY: the list of properties ends with a 0.
-        let queue = unsafe { create(context, device.id, properties.as_ptr(), &raw mut code) };
+        // SAFETY: no properties are given: it is in order.
+        let queue = unsafe { create(context, device.id, null(), &raw mut code) };
         check("clCreateCommandQueueWithProperties", code)?;
         core.queue = queue;
         Ok(Self { core: Arc::new(core) })
@@ -70,6 +70,12 @@ impl Queue {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.core.limits
+    }
+
+    /// Kernels that it took so far.
+    #[must_use]
+    pub fn launches(&self) -> u64 {
+        self.core.launches.load(Ordering::Relaxed)
     }
 
     /// New memory; what is in it is whatever was there.
@@ -178,21 +184,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Makes sure that the device has begun what it was given.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn flush(&self) -> Result<(), Error> {
-        // SAFETY: the queue lives as long as the core.
-        check("clFlush", unsafe { (self.core.table().clFlush)(self.core.queue) })
-    }
-
     /// Waits until all is done.
     ///
     /// # Errors
     /// The device failed.
     pub fn finish(&self) -> Result<(), Error> {
-        // SAFETY: as above.
+        // SAFETY: the queue lives as long as the core.
         check("clFinish", unsafe { (self.core.table().clFinish)(self.core.queue) })
     }
 }

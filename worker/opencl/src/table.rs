@@ -65,9 +65,7 @@ table! {
     clEnqueueMapBuffer(Handle, Handle, u32, u64, usize, usize, u32, *const Handle, *mut Handle, *mut i32) -> *mut c_void;
     clEnqueueUnmapMemObject(Handle, Handle, *mut c_void, u32, *const Handle, *mut Handle) -> i32;
     clWaitForEvents(u32, *const Handle) -> i32;
-    clGetEventProfilingInfo(Handle, u32, usize, *mut c_void, *mut usize) -> i32;
     clReleaseEvent(Handle) -> i32;
-    clFlush(Handle) -> i32;
     clFinish(Handle) -> i32;
 }
 

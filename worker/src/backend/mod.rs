@@ -44,7 +44,7 @@ pub enum BackendError {
         what: String,
     },
     /// It keeps keys and values otherwise.
-    #[error("the {backend} backend has no KV cache of type q8_0; --backend cpu has")]
+    #[error("the {backend} backend has no KV cache of type q8_0; cpu and opencl have")]
     CacheDtype {
         /// Name of the backend.
         backend: &'static str,
@@ -133,6 +133,8 @@ pub struct CacheShape {
     pub swap_blocks: usize,
     /// What keys and values are kept as; a backend of f32 may keep more than [`KvDtype::F16`].
     pub dtype: KvDtype,
+    /// Query heads of the model that read one KV head.
+    pub queries_per_kv_head: usize,
 }
 
 /// Attention of one layer as this rank sees it.
@@ -172,6 +174,11 @@ pub trait Backend: Send + 'static {
     /// shares the host's.
     fn memory(&self) -> Option<DeviceMemory> {
         None
+    }
+
+    /// Kernels that the device's queue took so far; 0 where there is no queue.
+    fn launches(&self) -> u64 {
+        0
     }
 
     // At load.

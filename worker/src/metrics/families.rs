@@ -48,6 +48,7 @@ pub(super) struct Families {
     copied_blocks: IntCounterVec,
     steps: IntCounterVec,
     tokens: IntCounterVec,
+    launches: IntCounterVec,
     nan: IntCounterVec,
     loads: IntCounterVec,
     pub(super) memory: IntGaugeVec,
@@ -77,6 +78,7 @@ pub(super) struct Series {
     pub(super) copied_blocks: IntCounter,
     pub(super) steps: [IntCounter; 5],
     pub(super) tokens: IntCounter,
+    pub(super) launches: IntCounter,
     pub(super) nan: IntCounter,
     pub(super) loads: [IntCounter; 2],
     pub(super) memory: [IntGauge; 2],
@@ -201,6 +203,11 @@ impl Families {
                 "Tokens that done steps took in",
                 &[],
             ),
+            launches: d.counters(
+                "arcmesh_worker_launches_total",
+                "Kernels that the device's queue took in steps; a processor has no queue",
+                &[],
+            ),
             nan: d.counters(
                 "arcmesh_worker_nan_logits_total",
                 "Steps that came to a NaN or an infinity where none may be",
@@ -246,6 +253,7 @@ impl Families {
             copied_blocks: self.copied_blocks.with_label_values(&one),
             steps: OUTCOMES.map(|outcome| self.steps.with_label_values(&who.with(&[outcome]))),
             tokens: self.tokens.with_label_values(&one),
+            launches: self.launches.with_label_values(&one),
             nan: self.nan.with_label_values(&one),
             loads: LOADS.map(|outcome| self.loads.with_label_values(&who.with(&[outcome]))),
             memory: HELD.map(|kind| self.memory.with_label_values(&who.with(&[kind]))),
@@ -271,6 +279,7 @@ impl Families {
         counters.into_iter().for_each(|family| remove(family, who));
         let counters = [&self.swap_blocks, &self.swap_bytes, &self.copied_blocks, &self.tokens];
         counters.into_iter().for_each(|family| remove(family, who));
+        remove(&self.launches, who);
         remove(&self.nan, who);
     }
 }

@@ -200,6 +200,11 @@ impl RankMetrics {
         series.copied_blocks.inc_by(count(request.copies.len()));
     }
 
+    /// The device's queue took so many kernels in a step, however that ended.
+    pub(crate) fn launched(&self, launches: u64) {
+        self.lock().series.launches.inc_by(launches);
+    }
+
     /// This rank took part in a collective.
     pub(crate) fn moved(&self, moved: &Moved) {
         let series = &self.lock().series;

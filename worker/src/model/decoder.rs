@@ -66,7 +66,7 @@ pub(crate) struct Attention<B: Backend> {
 impl<B: Backend> Decoder<B> {
     /// The residual stream of `rows` after the last layer and the last norm: `(rows, hidden)`, the same
     /// bits on every rank. What comes after the last attention concerns each row alone, so it is
-    /// computed for these only. `embedded` is `(T, hidden)`.
+    /// computed for these only; they are told once each, in order. `embedded` is `(T, hidden)`.
     ///
     /// # Errors
     /// A peer that did not come, or the device; with the layer's name.
@@ -92,9 +92,12 @@ impl<B: Backend> Decoder<B> {
                 _ => None,
             };
             if index + 1 == self.layers.len() {
+                // Rows are told in order: where they are as many as tokens, they are all.
+                if rows.len() < tokens {
+                    attended = attended.map(|it| b.select(&it, rows)); // (rows, heads of this rank × head size)
+                    residual = b.select(&residual, rows); // (rows, hidden)
+                }
                 tokens = rows.len();
-                attended = attended.map(|it| b.select(&it, rows)); // (rows, heads of this rank × head size)
-                residual = b.select(&residual, rows); // (rows, hidden)
                 if rows.is_empty() {
                     x = residual;
                     break;

@@ -105,6 +105,12 @@ impl<B: Backend> Model<B> {
         self.backend.memory()
     }
 
+    /// Kernels that the device's queue took so far.
+    #[must_use]
+    pub(crate) fn launches(&self) -> u64 {
+        self.backend.launches()
+    }
+
     /// What the device is.
     #[must_use]
     pub(crate) fn capabilities(&self) -> Capabilities {

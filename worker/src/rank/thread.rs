@@ -131,10 +131,11 @@ impl Seat {
     /// Takes steps until the rank leaves the epoch or the epoch fails; says why it ended.
     fn work(&self, mut runner: Runner, mut queue: mpsc::Receiver<Job>) -> String {
         while let Some(Job { request, reply }) = queue.blocking_recv() {
-            let begun = Instant::now();
+            let (begun, before) = (Instant::now(), runner.launches());
             let stepped = catch_unwind(AssertUnwindSafe(|| runner.step(&request)));
             // The reply leaves by the same thread as what goes to the peers.
             self.meeting.rest();
+            self.metrics.launched(runner.launches() - before);
             let died = stepped.is_err();
             let answer = stepped.unwrap_or_else(|panic| self.died(&request, &*panic));
             let outcome = outcome_of(&answer);

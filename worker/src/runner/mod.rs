@@ -1,6 +1,7 @@
 //! The one thread that owns a rank's model, cache, collective and sampler: steps in, tokens out.
 
 mod choose;
+mod device;
 mod load;
 mod order;
 mod room;
@@ -18,8 +19,9 @@ use crate::backend::opencl::{OpenClBackend, OpenClConfig};
 use crate::backend::{Backend, BackendError, Capabilities, DeviceMemory};
 use crate::batch::{Refusal, Step, StepLimits};
 use crate::collective::Collective;
-use crate::model::{Fault, Model, Outputs, StepError};
+use crate::model::{Fault, Outputs, StepError};
 use crate::runner::choose::{Choosing, Memory};
+use crate::runner::device::Device;
 pub use crate::runner::load::Loaded;
 use crate::runner::load::load;
 pub use crate::runner::order::{LoadOrder, OrderError};
@@ -128,13 +130,6 @@ pub struct Runner {
     choosing: Memory,
 }
 
-/// The model on whichever device it is.
-enum Device {
-    Candle(Box<Model<Candle>>),
-    Cpu(Box<Model<CpuBackend>>),
-    OpenCl(Box<Model<OpenClBackend>>),
-}
-
 /// What a step came to.
 #[derive(Debug, Default)]
 struct Outcome {
@@ -217,11 +212,13 @@ impl Runner {
     /// What its device is.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
-        match &self.device {
-            Device::Candle(model) => model.capabilities(),
-            Device::Cpu(model) => model.capabilities(),
-            Device::OpenCl(model) => model.capabilities(),
-        }
+        self.device.capabilities()
+    }
+
+    /// Kernels that its device's queue took so far; 0 where there is no queue.
+    #[must_use]
+    pub fn launches(&self) -> u64 {
+        self.device.launches()
     }
 
     /// One step, together with all other ranks. Whatever the request says, this returns a reply. A

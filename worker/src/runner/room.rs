@@ -108,6 +108,7 @@ pub(super) fn shape(
         blocks: room.blocks,
         swap_blocks: room.swap_blocks,
         dtype: order.kv_dtype,
+        queries_per_kv_head: config.query_heads / config.kv_heads,
     }
 }
 

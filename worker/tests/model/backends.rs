@@ -2,9 +2,11 @@
 
 use checkpoint::BlockKind;
 use fixture::{Architecture, Toy};
-use worker::BackendChoice;
+use proto::worker::KvDtype;
+use worker::backend::opencl::{LAUNCHES_PER_LAYER, LAUNCHES_PER_STEP};
+use worker::{BackendChoice, Runner};
 
-use crate::group::{Group, odd, open, opencl, prompt};
+use crate::group::{Group, greedy, odd, open, opencl, prompt, slice, step_of};
 
 /// Largest distance of a logit from the reference's, over the largest logit. A fast backend may round
 /// what it multiplies to 8 bits, which is half a hundredth at most each time.
@@ -66,11 +68,43 @@ fn an_opencl_device_has_the_cpu_s_bits_for_every_architecture_and_world() {
         for architecture in Architecture::ALL {
             let checkpoint = open(&odd(architecture));
             let tokens = prompt(20, 5);
-            let exact = Group::solo(BackendChoice::Cpu, &checkpoint).logits(&tokens);
-            for shares in [&[1][..], &[1, 1, 1]] {
-                let logits = Group::new(choice, &checkpoint, shares).logits(&tokens);
-                assert!(logits == exact, "{architecture:?} over {} ranks", shares.len());
+            for dtype in [KvDtype::F16, KvDtype::Q8] {
+                let logits = |choice, shares: &[u32]| {
+                    Group::keeping(dtype, choice, &checkpoint, shares).logits(&tokens)
+                };
+                let exact = logits(BackendChoice::Cpu, &[1]);
+                for shares in [&[1][..], &[1, 1], &[1, 1, 1]] {
+                    let same = logits(choice, shares) == exact;
+                    assert!(same, "{architecture:?}, {dtype:?}, {} ranks", shares.len());
+                }
             }
         }
     }
+}
+
+#[test]
+fn a_step_of_decode_is_as_many_launches_as_the_roofline_says() {
+    let said = format!("{LAUNCHES_PER_LAYER} kernels a layer and {LAUNCHES_PER_STEP} more");
+    assert!(include_str!("../../../docs/roofline.md").contains(&said), "{said}");
+    let toy = Toy { kind: BlockKind::Q4_0, ..odd(Architecture::Qwen2) };
+    let layers = u64::try_from(toy.layers).unwrap();
+    let expected = layers * u64::from(LAUNCHES_PER_LAYER) + u64::from(LAUNCHES_PER_STEP);
+    for choice in opencl() {
+        for shares in [&[1][..], &[1, 1]] {
+            let mut group = Group::new(choice, &open(&toy), shares);
+            let count = |group: &Group| -> Vec<u64> {
+                group.runners.iter().map(Runner::launches).collect()
+            };
+            let tokens = prompt(9, 1);
+            group.step(step_of(vec![slice(&tokens[..8], 0, &[3, 1], None)]));
+            let before = count(&group);
+            group.step(step_of(vec![slice(&tokens[8..], 8, &[3, 1], Some(greedy()))]));
+            for (rank, (before, after)) in before.iter().zip(count(&group)).enumerate() {
+                assert_eq!(after - before, expected, "rank {rank} of {}", shares.len());
+            }
+        }
+    }
+    let mut cpu = Group::solo(BackendChoice::Cpu, &open(&toy));
+    cpu.logits(&prompt(3, 1));
+    assert_eq!(cpu.runners[0].launches(), 0, "a processor has no queue");
 }

@@ -194,7 +194,7 @@ fn a_cache_that_a_backend_does_not_keep_is_refused_before_anything_is_loaded() {
     let refused = Runner::load(choice, 1.into(), &open(&toy()), &order, collective, &mut progress);
     assert_eq!(
         refused.unwrap_err().to_string(),
-        "the candle backend has no KV cache of type q8_0; --backend cpu has"
+        "the candle backend has no KV cache of type q8_0; cpu and opencl have"
     );
 }
 

@@ -92,9 +92,20 @@ impl Group {
     }
 
     pub(crate) fn new(choice: BackendChoice, checkpoint: &Arc<Checkpoint>, shares: &[u32]) -> Self {
+        Self::keeping(KvDtype::F16, choice, checkpoint, shares)
+    }
+
+    /// With keys and values kept as `kv_dtype`.
+    pub(crate) fn keeping(
+        kv_dtype: KvDtype,
+        choice: BackendChoice,
+        checkpoint: &Arc<Checkpoint>,
+        shares: &[u32],
+    ) -> Self {
         let collectives = local::group(shares.len());
         let load = |(rank, collective): (usize, local::LocalCollective)| {
-            let order = order(Shard::new(rank, shares.to_vec()).unwrap());
+            let shard = Shard::new(rank, shares.to_vec()).unwrap();
+            let order = LoadOrder { kv_dtype, ..order(shard) };
             let collective = Box::new(collective);
             Runner::load(choice, 2.into(), checkpoint, &order, collective, &mut |_, _| {})
         };

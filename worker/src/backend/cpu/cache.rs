@@ -37,9 +37,23 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn new(shape: &CacheShape) -> Self {
+    fn new(shape: &CacheShape) -> Self {
         let CacheShape { kv_heads, head_size, block_size, dtype, .. } = *shape;
         Self { kv_heads, head_size, block_size, dtype }
+    }
+
+    /// The layout of a cache that can be had.
+    ///
+    /// # Errors
+    /// Codes for heads that are not whole groups, which is told in the name of `backend`.
+    pub(crate) fn of(backend: &'static str, shape: &CacheShape) -> Result<Self, BackendError> {
+        let layout = Self::new(shape);
+        let head_size = layout.head_size;
+        if layout.dtype == KvDtype::Q8 && !head_size.is_multiple_of(KV_GROUP) {
+            let what = format!("heads of {head_size} numbers are not whole groups of {KV_GROUP}");
+            return Err(BackendError::Unsupported { backend, what });
+        }
+        Ok(layout)
     }
 
     /// Numbers a value takes, padded to whole vectors.
@@ -98,12 +112,7 @@ impl Layout {
 
 impl Cache {
     pub(crate) fn new(shape: &CacheShape, memory: u64) -> Result<Self, BackendError> {
-        let layout = Layout::new(shape);
-        if layout.dtype == KvDtype::Q8 && !layout.head_size.is_multiple_of(KV_GROUP) {
-            let head_size = layout.head_size;
-            let what = format!("heads of {head_size} numbers are not whole groups of {KV_GROUP}");
-            return Err(BackendError::Unsupported { backend: "cpu", what });
-        }
+        let layout = Layout::of("cpu", shape)?;
         let wanted = block_bytes(shape) * (shape.blocks as u64 + shape.swap_blocks as u64);
         if wanted > memory {
             return Err(BackendError::Memory { what: "KV cache", wanted, available: memory });

@@ -12,14 +12,14 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod amx_attend;
-mod attend;
+pub(crate) mod attend;
 mod bandwidth;
 pub(crate) mod blocks;
-mod cache;
+pub(crate) mod cache;
 mod codes;
 mod disjoint;
 mod function;
-mod lanes;
+pub(crate) mod lanes;
 mod linear;
 mod machine;
 mod memory;
@@ -30,14 +30,14 @@ mod plan;
 mod pool;
 mod quantise;
 mod queries;
-mod rope;
+pub(crate) mod rope;
 mod rows;
 mod short;
 mod softmax;
 mod stages;
 mod strip;
 mod team;
-mod tensor;
+pub(crate) mod tensor;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod weight;

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "threads write to slots of one cache")]
 
+use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytemuck::{cast, cast_slice_mut};
@@ -60,22 +61,26 @@ impl Rope {
         page.as_slice()[position % PAGE * 2 * pairs..][..2 * pairs].split_at(pairs)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
-    #[expect(clippy::cast_precision_loss, reason = "positions are far below 2^53")]
     fn tabulate(&self, page: usize) -> Region<f32> {
         let pairs = self.inverse_frequencies.len();
         let reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut table = reserved.expect("there is room for each page");
         for (at, row) in table.as_mut_slice().chunks_exact_mut((2 * pairs).max(1)).enumerate() {
-            let position = (page * PAGE + at) as f64;
-            let (cos, sin) = row.split_at_mut(pairs);
-            for (i, inverse) in self.inverse_frequencies.iter().enumerate() {
-                let angle = position * f64::from(*inverse);
-                cos[i] = (angle.cos() * f64::from(self.factor)) as f32;
-                sin[i] = (angle.sin() * f64::from(self.factor)) as f32;
-            }
+            rotations(&self.inverse_frequencies, self.factor, page * PAGE + at, row);
         }
         table
+    }
+}
+
+/// `cos` of each pair at a position, then `sin`, to `row`.
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
+#[expect(clippy::cast_precision_loss, reason = "positions are far below 2^53")]
+pub(crate) fn rotations(frequencies: &[f32], factor: f32, position: usize, row: &mut [f32]) {
+    let (cos, sin) = row.split_at_mut(frequencies.len());
+    for (i, frequency) in frequencies.iter().enumerate() {
+        let angle = position as f64 * f64::from(*frequency);
+        cos[i] = (angle.cos() * f64::from(factor)) as f32;
+        sin[i] = (angle.sin() * f64::from(factor)) as f32;
     }
 }
 
@@ -130,7 +135,7 @@ impl<'a> Slots<'a> {
 }
 
 struct RopeRows<'a> {
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     qkv: &'a mut [f32],
     out: &'a mut [f32],
     append: Append<'a>,

@@ -94,7 +94,7 @@ pub(crate) fn matrix(
         let rows = alike.iter().map(|part| part.rows.len()).sum();
         let source = Rows { parts: alike, turns: false };
         let tiles = Tiles::pack(alike[0].matrix.kind, arena, &source, team)?;
-        sections.push(Section { first, rows, bias: bias(alike), tiles });
+        sections.push(Section { first, rows, bias: biases(alike), tiles });
         first += rows;
     }
     Ok(Weight { rows: first, columns, segment: None, gated: false, sections })
@@ -172,7 +172,7 @@ pub(crate) fn columns_of(
 }
 
 /// Biases of the parts tile by tile, if any part has one.
-fn bias(parts: &[MatrixPart<'_>]) -> Option<Vec<[f32; LANES]>> {
+pub(crate) fn biases(parts: &[MatrixPart<'_>]) -> Option<Vec<[f32; LANES]>> {
     parts.iter().any(|part| part.bias.is_some()).then(|| {
         let mut all = Vec::new();
         for part in parts {

@@ -3,32 +3,19 @@
 use opencl::Buffer;
 
 use crate::backend::AttentionShape;
+use crate::backend::cpu::attend::SPLIT;
+use crate::backend::cpu::tensor::GROUP;
 use crate::backend::opencl::cache::Cache;
 use crate::backend::opencl::driver::{Arg, Driver, u32_of};
 use crate::backend::opencl::programs::Part;
 use crate::backend::opencl::rows;
 use crate::backend::opencl::steps::Arrays;
-use crate::backend::opencl::tensor::{GROUP, Tensor};
+use crate::backend::opencl::tensor::Tensor;
 
-/// Positions of a split, as `kernels/attention.cl` has them.
-const SPLIT: usize = 256;
 /// Work-items of a head.
 const ITEMS: usize = 64;
 /// Bytes that results of splits may take; rows that need more wait for the next launch.
 const PARTS_BYTES_MAX: usize = 64 << 20;
-
-/// `cos` of all pairs, then `sin`, position after position.
-#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
-#[expect(clippy::cast_precision_loss, reason = "positions are far below 2⁵³")]
-pub(crate) fn rotary_table(frequencies: &[f32], factor: f32, positions: usize) -> Vec<f32> {
-    let mut table = Vec::with_capacity(positions * frequencies.len() * 2);
-    for position in 0..positions {
-        let angles = frequencies.iter().map(|&it| position as f64 * f64::from(it));
-        table.extend(angles.clone().map(|angle| (angle.cos() * f64::from(factor)) as f32));
-        table.extend(angles.map(|angle| (angle.sin() * f64::from(factor)) as f32));
-    }
-    table
-}
 
 /// Norms and rotates q and k of `qkv`, puts k and v in the cache and q in `out`.
 #[expect(clippy::too_many_arguments, reason = "fused, so that k and v are touched once")]
@@ -59,7 +46,7 @@ pub(crate) fn rope_append(
     ];
     let heads = shape.query_heads + 2 * shape.kv_heads;
     let global = [heads * ITEMS, qkv.rows, 1];
-    driver.launch((part(shape, cache), "rope_append"), &args, global, [ITEMS, 1, 1]);
+    driver.launch((Part::Append(cache.heads), "rope_append"), &args, global, [ITEMS, 1, 1]);
 }
 
 /// Attention of all rows of `q`; no row sees beyond the first `positions`.
@@ -89,7 +76,7 @@ pub(crate) fn attend(
             Arg::Lease(arrays.positions.lease()),
             Arg::Lease(arrays.tables.lease()),
             Arg::Lease(arrays.blocks.lease()),
-            Arg::Lease(arrays.kv_of_query.lease()),
+            Arg::Lease(arrays.shares.lease()),
             Arg::Lease(&parts),
             heads,
             Arg::U32(u32_of(shape.kv_heads)),
@@ -98,8 +85,9 @@ pub(crate) fn attend(
             first,
             splits_arg,
         ];
-        let global = [splits * SPLIT, shape.query_heads, rows];
-        driver.launch((part(shape, cache), "attend_split"), &args, global, [SPLIT, 1, 1]);
+        let global = [splits * SPLIT, arrays.lots, rows];
+        let part = Part::Attention { heads: cache.heads, sharing: cache.sharing };
+        driver.launch((part, "attend_split"), &args, global, [SPLIT, 1, 1]);
         let args = [
             Arg::Lease(&parts),
             Arg::Lease(arrays.positions.lease()),
@@ -112,14 +100,10 @@ pub(crate) fn attend(
             splits_arg,
         ];
         let global = [shape.query_heads * ITEMS, rows, 1];
-        driver.launch((part(shape, cache), "attend_fold"), &args, global, [ITEMS, 1, 1]);
+        driver.launch((Part::Append(cache.heads), "attend_fold"), &args, global, [ITEMS, 1, 1]);
     }
     // Else groups of columns span heads, and whoever wants codes has them made.
     if shape.head_size.is_multiple_of(GROUP) {
         out.twin = twin.into();
     }
-}
-
-fn part(shape: &AttentionShape, cache: &Cache) -> Part {
-    Part::Attention { head_size: shape.head_size, block_size: cache.block_size }
 }

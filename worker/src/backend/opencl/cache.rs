@@ -1,12 +1,18 @@
-//! The KV cache: a buffer to each layer, laid out as `kernels/attention.cl` says.
+//! The KV cache: a buffer to each layer, laid out as the `cpu` backend's; see `kernels/cache.cl`.
 
+use half::f16;
 use opencl::{Buffer, Memory};
+use proto::worker::KvDtype;
 
-use crate::backend::opencl::driver::Driver;
+use crate::backend::cpu::cache::Layout;
+use crate::backend::opencl::driver::{Driver, failed};
+use crate::backend::opencl::programs::{Heads, Part};
 use crate::backend::{BackendError, CacheShape};
 
-/// Positions of a page.
-const PAGE: usize = 16;
+/// Query heads that share a read of the cache at most: the sums of so many stay in registers.
+const SHARING_MAX: usize = 8;
+/// Numbers of the query heads of a work-group, for each of which it keeps 32 bytes of local memory.
+const SHARED_NUMBERS_MAX: usize = 1024;
 
 /// KV blocks of all layers of this rank.
 #[derive(Debug)]
@@ -14,20 +20,46 @@ pub struct Cache {
     pub(crate) layers: Vec<Buffer>,
     /// In pinned host memory.
     swapped: Vec<Buffer>,
-    pub(crate) block_size: usize,
+    pub(crate) heads: Heads,
+    /// Query heads of a work-group of attention, at most.
+    pub(crate) sharing: usize,
     /// Bytes of a block of one layer.
     block_bytes: usize,
 }
 
-/// Bytes of a block of one layer.
-pub(crate) fn layer_block_bytes(shape: &CacheShape) -> usize {
-    let numbers = (shape.head_size + shape.head_size.next_multiple_of(PAGE)) * PAGE;
-    shape.block_size.div_ceil(PAGE) * shape.kv_heads * numbers * 2
+/// Query heads of such a size that may share a read.
+fn sharing_max(head_size: usize) -> usize {
+    match (SHARED_NUMBERS_MAX / head_size.max(1)).clamp(1, SHARING_MAX) {
+        7 => 6,
+        most => most,
+    }
+}
+
+/// What [`sharing`] comes to, whatever the model.
+pub(crate) fn sharings(head_size: usize) -> impl Iterator<Item = usize> {
+    (1..=sharing_max(head_size)).filter(|&sharing| sharing != 7)
+}
+
+/// How many query heads of a KV head share a read: lots are few, and alike. Seven go where eight would:
+/// Intel's compiler spills the registers of seven.
+fn sharing(queries_per_kv_head: usize, head_size: usize) -> usize {
+    let queries = queries_per_kv_head.max(1);
+    match queries.div_ceil(queries.div_ceil(sharing_max(head_size))) {
+        7 => 8,
+        sharing => sharing,
+    }
 }
 
 impl Cache {
     pub(crate) fn new(driver: &mut Driver, shape: &CacheShape) -> Result<Self, BackendError> {
-        let block_bytes = layer_block_bytes(shape);
+        let layout = Layout::of("opencl", shape)?;
+        let CacheShape { head_size, block_size, dtype, queries_per_kv_head, .. } = *shape;
+        let heads = Heads { head_size, block_size, codes: dtype == KvDtype::Q8 };
+        let sharing = sharing(queries_per_kv_head, head_size);
+        for part in [Part::Append(heads), Part::Attention { heads, sharing }] {
+            driver.programs.build(part).map_err(|error| failed(&error))?;
+        }
+        let block_bytes = layout.block() * size_of::<f16>();
         let mut layers = |blocks: usize, memory| {
             (0..shape.layers)
                 .map(|_| driver.keep("a layer's KV cache", blocks * block_bytes, memory))
@@ -35,7 +67,7 @@ impl Cache {
         };
         let on_device = layers(shape.blocks, Memory::Device)?;
         let swapped = layers(shape.swap_blocks, Memory::Host)?;
-        Ok(Self { layers: on_device, swapped, block_size: shape.block_size, block_bytes })
+        Ok(Self { layers: on_device, swapped, heads, sharing, block_bytes })
     }
 
     pub(crate) fn copy_blocks(&self, driver: &mut Driver, pairs: &[(u32, u32)]) {

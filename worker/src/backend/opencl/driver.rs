@@ -32,7 +32,6 @@ pub(crate) struct Driver {
     pub(crate) pool: Pool,
     staged: Pinned,
     fault: Option<Error>,
-    launches: u64,
     /// Bytes of memory that is kept: weights, tables, cache.
     kept: u64,
 }
@@ -46,15 +45,9 @@ impl Driver {
             pool: Pool::new(&queue),
             staged: Pinned::new(&queue, STAGED)?,
             fault: None,
-            launches: 0,
             kept: 0,
             queue,
         })
-    }
-
-    /// Kernels launched so far.
-    pub(crate) fn launches(&self) -> u64 {
-        self.launches
     }
 
     /// Bytes of the device that are taken.
@@ -108,11 +101,16 @@ impl Driver {
 
     /// Memory for a step, with these bytes: on their way when this returns.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Lease {
-        let lease = self.lease(bytes.len());
+        self.send_filled(bytes.len(), |to| to.copy_from_slice(bytes))
+    }
+
+    /// The same, with so many bytes that are written where they are sent from.
+    pub(crate) fn send_filled(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Lease {
+        let lease = self.lease(bytes);
         let Some(buffer) = lease.buffer() else { return lease };
-        let sent = self.staged(bytes.len()).and_then(|staged| {
-            staged.bytes_mut()?[..bytes.len()].copy_from_slice(bytes);
-            staged.send(buffer, bytes.len())
+        let sent = self.staged(bytes).and_then(|staged| {
+            fill(&mut staged.bytes_mut()?[..bytes]);
+            staged.send(buffer, bytes)
         });
         self.note(sent);
         lease
@@ -171,7 +169,6 @@ impl Driver {
         let kernel = self.programs.kernel(part, name);
         let launched =
             kernel.and_then(|kernel| kernel.launch(&arguments[..args.len()], global, local));
-        self.launches += 1;
         self.note(launched);
     }
 

@@ -3,7 +3,8 @@
 
 use checkpoint::BlockKind;
 
-use crate::backend::opencl::programs::{Abilities, Mode, Part, kernels, options, source};
+use crate::backend::opencl::cache::sharings;
+use crate::backend::opencl::programs::{Abilities, Heads, Mode, Part, kernels, options, source};
 
 /// Heads of the models that are served: SmolLM2; Llama and Qwen; Gemma 3.
 const HEAD_SIZES: [usize; 3] = [64, 128, 256];
@@ -40,9 +41,27 @@ pub struct ListedProgram {
     pub multiplies_bytes: bool,
 }
 
-/// All of them, for an A770.
+/// Those of heads, by what the cache keeps and how many query heads share a read.
+fn of_heads() -> Vec<(String, Part)> {
+    let mut programs = Vec::new();
+    for head_size in HEAD_SIZES {
+        for (codes, kept) in [(false, "f16"), (true, "q8_0")] {
+            let heads = Heads { head_size, block_size: BLOCK_SIZE, codes };
+            programs.push((format!("append {head_size} {kept}"), Part::Append(heads)));
+            for sharing in sharings(head_size) {
+                let name = format!("attention {head_size}x{sharing} {kept}");
+                programs.push((name, Part::Attention { heads, sharing }));
+            }
+        }
+    }
+    programs
+}
+
+/// All of them, for an Arc card. `systolic`: it has sub-groups of 8, as an A770 has and later ones have not;
+/// kernels for its systolic arrays are made of such.
 #[must_use]
-pub fn listed_programs() -> Vec<ListedProgram> {
+pub fn listed_programs(systolic: bool) -> Vec<ListedProgram> {
+    let abilities = if systolic { Abilities::ARC } else { Abilities::ARC.without_arrays() };
     let modes = [
         (Mode::Plain, "plain"),
         (Mode::Gated, "gated"),
@@ -50,16 +69,13 @@ pub fn listed_programs() -> Vec<ListedProgram> {
         (Mode::Rounded, "rounded"),
     ];
     let rows = [("rows".to_owned(), Part::Rows)];
-    let attention = HEAD_SIZES.map(|head_size| {
-        (format!("attention {head_size}"), Part::Attention { head_size, block_size: BLOCK_SIZE })
-    });
     let products = KINDS.into_iter().flat_map(|kind| {
         let name = format!("{kind:?}").to_lowercase();
         modes.map(|(mode, said)| (format!("product {name} {said}"), Part::Product { kind, mode }))
     });
-    let all = rows.into_iter().chain(attention).chain(products);
+    let all = rows.into_iter().chain(of_heads()).chain(products);
     all.map(|(name, part)| {
-        let (text, own) = source(part, true);
+        let (text, own) = source(part, systolic);
         let plain = [BlockKind::F32, BlockKind::F16, BlockKind::Bf16];
         ListedProgram {
             name,
@@ -67,9 +83,9 @@ pub fn listed_programs() -> Vec<ListedProgram> {
             // Compilers of 2022 do not say by themselves that there are arrays.
             options: format!(
                 "{}{own} -Dcl_intel_subgroup_matrix_multiply_accumulate=1",
-                options(Abilities::ARC)
+                options(abilities)
             ),
-            kernels: kernels(part, true),
+            kernels: kernels(part, systolic),
             multiplies_bytes: matches!(part, Part::Product { kind, .. } if !plain.contains(&kind)),
         }
     })

@@ -25,22 +25,33 @@ use bytemuck::cast_slice;
 use checkpoint::Activation;
 use opencl::Buffer;
 pub use opencl::{DeviceChoice, DeviceKind};
+use proto::worker::KvDtype;
 
 pub use self::cache::Cache;
 pub use self::listed::{ListedProgram, listed_programs};
 pub use self::open::OpenClConfig;
+pub use self::product::product_kernel;
 pub use self::tensor::Tensor;
 pub use self::weight::Weight;
+use crate::backend::cpu::cache::block_bytes;
+use crate::backend::cpu::rope::rotations;
 use crate::backend::opencl::driver::{Driver, u32_of};
 use crate::backend::opencl::pool::Lease;
 use crate::backend::opencl::product::product;
-use crate::backend::opencl::programs::{Mode, Part};
+use crate::backend::opencl::programs::Mode;
 use crate::backend::opencl::steps::Arrays;
 use crate::backend::{
     AttentionShape, Backend, BackendError, CacheShape, Capabilities, DeviceMemory, MatrixPart,
     QueryKeyNorm, SUM_GRID,
 };
 use crate::batch::Batch;
+
+/// Kernels of a layer of quantised weights, whatever the world: two norms that add and quantise, four
+/// products, the quantisation of what the gated feed-forward gives, rotation, and attention in two. A
+/// prompt whose parts of attention do not fit at once takes more.
+pub const LAUNCHES_PER_LAYER: u32 = 10;
+/// Those of a step of decode beside its layers': the first norm and the head.
+pub const LAUNCHES_PER_STEP: u32 = 2;
 
 /// A device that OpenCL drives.
 #[derive(Debug)]
@@ -62,12 +73,6 @@ pub struct Rope {
 }
 
 impl OpenClBackend {
-    /// Kernels launched so far.
-    #[must_use]
-    pub fn launches(&self) -> u64 {
-        self.driver.launches()
-    }
-
     /// Bytes of the device that weights, cache and working memory take.
     #[must_use]
     pub fn taken_bytes(&self) -> u64 {
@@ -121,6 +126,10 @@ impl Backend for OpenClBackend {
         })
     }
 
+    fn launches(&self) -> u64 {
+        self.driver.queue.launches()
+    }
+
     fn matrix(&mut self, parts: &[MatrixPart<'_>]) -> Result<Weight, BackendError> {
         weight::matrix(&mut self.driver, parts, &[Mode::Plain])
     }
@@ -148,18 +157,23 @@ impl Backend for OpenClBackend {
         attention_factor: f32,
         positions: usize,
     ) -> Result<Rope, BackendError> {
-        let table = attend::rotary_table(inverse_frequencies, attention_factor, positions);
+        let columns = 2 * inverse_frequencies.len();
+        let mut table = vec![0.0; positions * columns];
+        for (position, row) in table.chunks_exact_mut(columns.max(1)).enumerate() {
+            rotations(inverse_frequencies, attention_factor, position, row);
+        }
         Ok(Rope { table: self.driver.keep_bytes("the rotary table", cast_slice(&table))? })
     }
 
     fn block_bytes(&self, shape: &CacheShape) -> u64 {
-        (shape.layers * cache::layer_block_bytes(shape)) as u64
+        block_bytes(shape)
+    }
+
+    fn keeps(&self, _: KvDtype) -> Result<(), BackendError> {
+        Ok(())
     }
 
     fn cache(&mut self, shape: &CacheShape) -> Result<Cache, BackendError> {
-        let CacheShape { head_size, block_size, .. } = *shape;
-        let built = self.driver.programs.build(Part::Attention { head_size, block_size });
-        built.map_err(|error| driver::failed(&error))?;
         Cache::new(&mut self.driver, shape)
     }
 
@@ -224,9 +238,8 @@ impl Backend for OpenClBackend {
         cache: &Cache,
         batch: &Batch,
     ) -> Tensor {
-        let heads: Vec<u32> = kv_of_query.iter().map(|&head| u32_of(head)).collect();
         self.arrays.be(&mut self.driver, batch);
-        self.arrays.kv_of_query.be(&mut self.driver, &heads);
+        self.arrays.share(&mut self.driver, kv_of_query, cache.sharing);
         let mut out = self.tensor(q.rows, q.columns); // (T, query heads × head size)
         let positions = batch.positions.iter().max().map_or(0, |&last| last as usize + 1);
         attend::attend(&mut self.driver, &self.arrays, q, shape, cache, positions, &mut out);
@@ -262,9 +275,14 @@ impl Backend for OpenClBackend {
     }
 
     fn sum(&mut self, total: &[f64], columns: usize) -> Tensor {
-        #[expect(clippy::cast_possible_truncation, reason = "rounded once, as agreed")]
-        let rounded: Vec<f32> = total.iter().map(|&number| number as f32).collect();
-        self.upload(&rounded, columns) // (T, columns)
+        let lease = self.driver.send_filled(total.len() * 4, |to| {
+            for (to, &number) in to.as_chunks_mut::<4>().0.iter_mut().zip(total) {
+                #[expect(clippy::cast_possible_truncation, reason = "rounded once, as agreed")]
+                let rounded = number as f32;
+                *to = rounded.to_le_bytes();
+            }
+        });
+        Tensor::new(total.len() / columns.max(1), columns, lease) // (T, columns)
     }
 
     fn select(&mut self, x: &Tensor, rows: &[usize]) -> Tensor {
@@ -272,6 +290,9 @@ impl Backend for OpenClBackend {
     }
 
     fn rows(&mut self, x: &Tensor, rows: &[usize], out: &mut Vec<f32>) -> Result<(), BackendError> {
+        if is_all(rows, x) {
+            return self.numbers(&x.values, x.rows * x.columns, out);
+        }
         let wanted = self.chosen(x, rows); // (rows, columns)
         self.numbers(&wanted.values, rows.len() * x.columns, out)
     }
@@ -283,8 +304,12 @@ impl Backend for OpenClBackend {
         head: &Weight,
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
-        let wanted = self.chosen(x, rows); // (rows, hidden)
-        let logits = self.linear(&wanted, head); // (rows, rows of head)
+        let logits = if is_all(rows, x) {
+            self.linear(x, head) // (rows, rows of head)
+        } else {
+            let wanted = self.chosen(x, rows); // (rows, hidden)
+            self.linear(&wanted, head) // (rows, rows of head)
+        };
         self.numbers(&logits.values, rows.len() * head.rows, out)
     }
 
@@ -300,6 +325,11 @@ impl Backend for OpenClBackend {
     fn swap_in(&mut self, cache: &mut Cache, pairs: &[(u32, u32)]) {
         cache.swap_in(&mut self.driver, pairs);
     }
+}
+
+/// Whether these are all rows of a tensor, in order: nothing has to be launched to choose them.
+fn is_all(rows: &[usize], x: &Tensor) -> bool {
+    rows.len() == x.rows && rows.iter().enumerate().all(|(at, &row)| at == row)
 }
 
 /// A total as kernels keep it, see `kernels/sums.cl`.

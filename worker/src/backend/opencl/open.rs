@@ -53,7 +53,7 @@ impl OpenClBackend {
         ranks_here: usize,
     ) -> Result<Self, BackendError> {
         let devices = config.devices()?;
-        let queue = Queue::open(&devices[rank % devices.len()], false);
+        let queue = Queue::open(&devices[rank % devices.len()]);
         let queue = queue.map_err(|error| failed(&error))?;
         let driver = Driver::new(queue, config.programs.clone()).map_err(|error| failed(&error))?;
         Ok(Self {

@@ -46,8 +46,9 @@ impl Pool {
         let buffer = match known {
             Some(buffer) => buffer,
             None => {
+                let buffer = self.queue.buffer(size, Memory::Device)?;
                 free.bytes += size as u64;
-                self.queue.buffer(size, Memory::Device)?
+                buffer
             }
         };
         Ok(Lease { buffer: Some(buffer), free: Arc::clone(&self.free) })

@@ -7,6 +7,8 @@ use opencl::{Device, DeviceKind, Error, Kernel, Program, Queue};
 
 const ARITHMETIC: &str = include_str!("kernels/arithmetic.cl");
 const ROWS: &str = include_str!("kernels/rows.cl");
+const CACHE: &str = include_str!("kernels/cache.cl");
+const APPEND: &str = include_str!("kernels/append.cl");
 const ATTENTION: &str = include_str!("kernels/attention.cl");
 const SUMS: &str = include_str!("kernels/sums.cl");
 const LINEAR: &str = include_str!("kernels/linear.cl");
@@ -32,10 +34,30 @@ pub(crate) enum Mode {
 pub(crate) enum Part {
     /// Norms and the like.
     Rows,
-    /// Rotary embedding, cache and attention.
-    Attention { head_size: usize, block_size: usize },
+    /// Rotary embedding, the cache, and splits of attention taken together.
+    Append(Heads),
+    /// Attention of so many query heads at once.
+    Attention { heads: Heads, sharing: usize },
     /// Multiplications by a matrix of a kind.
     Product { kind: BlockKind, mode: Mode },
+}
+
+/// How heads lie in the KV cache; see `kernels/cache.cl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heads {
+    /// Numbers of a head.
+    pub(crate) head_size: usize,
+    /// Positions of a block.
+    pub(crate) block_size: usize,
+    /// Codes and scales in place of numbers.
+    pub(crate) codes: bool,
+}
+
+impl Heads {
+    fn options(self) -> String {
+        let Self { head_size, block_size, codes } = self;
+        format!(" -DSIZE={head_size} -DBLOCK={block_size} -DCODES={}", u8::from(codes))
+    }
 }
 
 /// How a kind of block is stored on the device; see `kernels/linear.cl`.
@@ -92,6 +114,14 @@ impl Format {
     }
 }
 
+/// A program and its kernels.
+#[derive(Debug)]
+struct Built {
+    part: Part,
+    kernels: Vec<Kernel>,
+    _program: Program,
+}
+
 /// Programs built so far.
 #[derive(Debug)]
 pub(crate) struct Programs {
@@ -99,7 +129,7 @@ pub(crate) struct Programs {
     cache: Option<PathBuf>,
     options: String,
     arrays: Option<Arrays>,
-    built: Vec<(Part, Vec<Kernel>, Program)>,
+    built: Vec<Built>,
 }
 
 impl Programs {
@@ -117,26 +147,28 @@ impl Programs {
 
     /// Makes sure that a program is there.
     pub(crate) fn build(&mut self, part: Part) -> Result<(), Error> {
-        if self.built.iter().any(|(built, ..)| *built == part) {
-            return Ok(());
+        self.place(part).map(drop)
+    }
+
+    /// A kernel of a program, which is built if need be.
+    pub(crate) fn kernel(&mut self, part: Part, name: &str) -> Result<&mut Kernel, Error> {
+        let place = self.place(part)?;
+        let kernel = self.built[place].kernels.iter_mut().find(|kernel| kernel.name() == name);
+        Ok(kernel.expect("every kernel that is called is listed"))
+    }
+
+    /// Where a program is among those built.
+    fn place(&mut self, part: Part) -> Result<usize, Error> {
+        if let Some(place) = self.built.iter().position(|built| built.part == part) {
+            return Ok(place);
         }
         let (source, options) = source(part, self.systolic());
         let options = format!("{}{options}", self.options);
         let program = Program::build(&self.queue, &source, &options, self.cache.as_deref())?;
         let kernels = kernels(part, self.systolic()).iter().map(|name| Kernel::new(&program, name));
         let kernels = kernels.collect::<Result<_, _>>()?;
-        self.built.push((part, kernels, program));
-        Ok(())
-    }
-
-    /// A kernel of a program, which is built if need be.
-    pub(crate) fn kernel(&mut self, part: Part, name: &str) -> Result<&mut Kernel, Error> {
-        self.build(part)?;
-        let programs = self.built.iter_mut();
-        let mut of_part = programs.filter(|(built, ..)| *built == part);
-        let (_, kernels, _) = of_part.next().expect("it was just built");
-        let kernel = kernels.iter_mut().find(|kernel| kernel.name() == name);
-        Ok(kernel.expect("every kernel that is called is listed"))
+        self.built.push(Built { part, kernels, _program: program });
+        Ok(self.built.len() - 1)
     }
 }
 
@@ -165,7 +197,8 @@ impl Arrays {
 pub(crate) fn kernels(part: Part, systolic: bool) -> &'static [&'static str] {
     match part {
         Part::Rows => &["norm", "add_norm", "quantise", "select_rows"],
-        Part::Attention { .. } => &["rope_append", "attend_split", "attend_fold"],
+        Part::Append(_) => &["rope_append", "attend_fold"],
+        Part::Attention { .. } => &["attend_split"],
         Part::Product { kind, .. } if systolic && Format::of(kind).is_some() => {
             &["linear_1", "linear_2", "linear_4", "systolic_8", "systolic_16"]
         }
@@ -177,9 +210,10 @@ pub(crate) fn kernels(part: Part, systolic: bool) -> &'static [&'static str] {
 pub(crate) fn source(part: Part, systolic: bool) -> (String, String) {
     match part {
         Part::Rows => ([ARITHMETIC, ROWS].concat(), String::new()),
-        Part::Attention { head_size, block_size } => {
-            let options = format!(" -DSIZE={head_size} -DBLOCK={block_size}");
-            ([ARITHMETIC, ATTENTION].concat(), options)
+        Part::Append(heads) => ([ARITHMETIC, CACHE, APPEND].concat(), heads.options()),
+        Part::Attention { heads, sharing } => {
+            let options = format!("{} -DHEADS={sharing}", heads.options());
+            ([ARITHMETIC, CACHE, ATTENTION].concat(), options)
         }
         Part::Product { kind, mode } => match Format::of(kind) {
             Some(Format { bits, zero, halves, minima, supers }) => {
@@ -212,6 +246,8 @@ pub(crate) struct Abilities {
     sub_groups: bool,
     /// Dot products of bytes.
     dot_products: bool,
+    /// Numbers of f16, and sub-groups that read them and bytes in blocks.
+    block_reads: bool,
     /// What multiplies many rows at once.
     arrays: Option<Arrays>,
     /// Quotients and square roots that are rounded correctly.
@@ -225,16 +261,25 @@ impl Abilities {
     pub(crate) const ARC: Self = Self {
         sub_groups: true,
         dot_products: true,
+        block_reads: true,
         arrays: Some(Arrays::Real),
         divides_correctly: true,
         is_processor: false,
     };
+
+    /// As a card whose arrays we have no kernels for.
+    pub(crate) fn without_arrays(self) -> Self {
+        Self { arrays: None, ..self }
+    }
 
     fn of(device: &Device) -> Self {
         Self {
             sub_groups: device.has("cl_intel_subgroups")
                 && device.has("cl_intel_required_subgroup_size"),
             dot_products: device.has("cl_khr_integer_dot_product"),
+            block_reads: device.has("cl_intel_subgroups_char")
+                && device.has("cl_intel_subgroups_short")
+                && device.has("cl_khr_fp16"),
             arrays: Arrays::of(device),
             divides_correctly: device.divides_correctly,
             is_processor: device.kind == DeviceKind::Cpu,
@@ -249,6 +294,9 @@ pub(crate) fn options(device: Abilities) -> String {
         options += "-cl-std=CL3.0 -DSUB_GROUPS=1";
         if device.dot_products {
             options += " -DDOT4=1";
+        }
+        if device.block_reads {
+            options += " -DBLOCK_READS=1";
         }
         if let Some(arrays) = device.arrays {
             options += &format!(" -DSYSTOLIC={}", arrays as u8);

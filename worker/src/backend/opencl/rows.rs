@@ -3,10 +3,11 @@
 use opencl::Buffer;
 
 use crate::backend::BackendError;
+use crate::backend::cpu::tensor::GROUP;
 use crate::backend::opencl::driver::{Arg, Driver, u32_of};
 use crate::backend::opencl::pool::Lease;
 use crate::backend::opencl::programs::Part;
-use crate::backend::opencl::tensor::{GROUP, GROUP_BYTES, Tensor, Twin};
+use crate::backend::opencl::tensor::{GROUP_BYTES, Tensor, Twin};
 
 /// Work-items of a row.
 const ITEMS: usize = 256;

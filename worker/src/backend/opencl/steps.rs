@@ -38,9 +38,12 @@ pub(crate) struct Arrays {
     pub(crate) blocks: Sent,
     /// For each row, where its block table begins.
     pub(crate) tables: Sent,
-    pub(crate) kv_of_query: Sent,
+    /// Lots of query heads that read a KV head together: that one, the first of them, how many.
+    pub(crate) shares: Sent,
+    /// Lots.
+    pub(crate) lots: usize,
     /// Working memory.
-    starts: Vec<u32>,
+    numbers: Vec<u32>,
 }
 
 impl Arrays {
@@ -49,11 +52,25 @@ impl Arrays {
         self.positions.be(driver, &batch.positions);
         self.slots.be(driver, &batch.slots);
         self.blocks.be(driver, &batch.blocks);
-        self.starts.clear();
+        self.numbers.clear();
         for slice in &batch.slices {
             let start = u32_of(slice.blocks.start);
-            self.starts.extend(slice.rows.clone().map(|_| start));
+            self.numbers.extend(slice.rows.clone().map(|_| start));
         }
-        self.tables.be(driver, &self.starts);
+        self.tables.be(driver, &self.numbers);
+    }
+
+    /// Makes sure that the device knows which query heads read a KV head together, `most` at once.
+    pub(crate) fn share(&mut self, driver: &mut Driver, kv_of_query: &[usize], most: usize) {
+        self.numbers.clear();
+        let mut first = 0;
+        for alike in kv_of_query.chunk_by(|a, b| a == b) {
+            for lot in alike.chunks(most) {
+                self.numbers.extend([lot[0], first, lot.len()].map(u32_of));
+                first += lot.len();
+            }
+        }
+        self.lots = self.numbers.len() / 3;
+        self.shares.be(driver, &self.numbers);
     }
 }

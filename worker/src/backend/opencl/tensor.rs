@@ -2,10 +2,9 @@
 
 use std::cell::OnceCell;
 
+use crate::backend::cpu::tensor::GROUP;
 use crate::backend::opencl::pool::Lease;
 
-/// Columns that share a scale.
-pub(crate) const GROUP: usize = 32;
 /// Bytes of a group's scale and sums; see `kernels/arithmetic.cl`.
 pub(crate) const GROUP_BYTES: usize = 16;
 

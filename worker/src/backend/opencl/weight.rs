@@ -11,14 +11,13 @@ use half::f16;
 use opencl::{Buffer, Memory};
 
 use crate::backend::cpu::blocks::{self, Codes};
-use crate::backend::cpu::weight::{Row, Rows, columns_of};
+use crate::backend::cpu::lanes::LANES;
+use crate::backend::cpu::tensor::GROUP;
+use crate::backend::cpu::weight::{Row, Rows, biases, columns_of};
 use crate::backend::opencl::driver::{Driver, failed};
 use crate::backend::opencl::programs::{Format, Mode, Part};
-use crate::backend::opencl::tensor::GROUP;
 use crate::backend::{BackendError, MatrixPart};
 
-/// Rows of a tile.
-pub(crate) const LANES: usize = 16;
 /// Strips that share an f16 in kinds of large blocks.
 const BLOCK_STRIPS: usize = 8;
 
@@ -126,16 +125,9 @@ fn unsupported(what: String) -> BackendError {
 }
 
 fn bias(driver: &mut Driver, parts: &[MatrixPart<'_>]) -> Result<Option<Buffer>, BackendError> {
-    if parts.iter().all(|part| part.bias.is_none()) {
-        return Ok(None);
-    }
-    let mut all: Vec<f32> = Vec::new();
-    for part in parts {
-        let end = all.len() + part.rows.len();
-        all.extend(part.bias.iter().flatten());
-        all.resize(end, 0.0);
-    }
-    driver.keep_bytes("a bias", bytemuck::cast_slice(&all)).map(Some)
+    let tiles = biases(parts);
+    let kept = tiles.map(|tiles| driver.keep_bytes("a bias", bytemuck::cast_slice(&tiles)));
+    kept.transpose()
 }
 
 /// Packs rows of one kind, and has the programs built that will multiply by them.

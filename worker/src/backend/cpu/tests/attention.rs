@@ -107,6 +107,7 @@ impl Case {
             blocks,
             swap_blocks: 3,
             dtype: self.dtype,
+            queries_per_kv_head: self.query_heads / kv_heads,
         };
         backend.cache(&shape).unwrap()
     }
@@ -319,6 +320,7 @@ fn a_cache_beyond_memory_is_refused_and_a_large_one_costs_nothing_until_used() {
         blocks: 1,
         swap_blocks: 0,
         dtype: KvDtype::F16,
+        queries_per_kv_head: 1,
     };
     assert_eq!(backend.block_bytes(&shape), 4 * 2 * 2 * 64 * 16 * 2);
     let small = CacheShape { dtype: KvDtype::Q8, ..shape };

@@ -12,8 +12,10 @@
 #endif
 #if ROLLED
 #define UNROLL
+#define ROLL
 #else
 #define UNROLL _Pragma("unroll")
+#define ROLL _Pragma("unroll 1")
 #endif
 
 // Lanes of a vector of the reference order: sums over a row run in 16 lanes, folded at the end.

@@ -1,39 +1,21 @@
-// Rotary embedding on the way to the cache, and attention over it.
+// Attention over the cache: query heads that read the same KV head share each read of it.
 //
-// A page holds 16 positions of a KV head: for each number of a key that number of all 16, then their
-// values one after another, each padded to whole vectors of 16. Numbers are f16 of 8 significant bits.
-// Given: SIZE, numbers of a head; BLOCK, positions of a block.
-
-#define VALUE_SIZE ((SIZE + LANES - 1) / LANES * LANES)
-#define PAGE ((SIZE + VALUE_SIZE) * LANES)
-#define PAGES ((BLOCK + LANES - 1) / LANES)
 // Of numbers of a head and of positions, 32 are a group: the products of even ones are added up in
 // order, those of odd ones beside them, then both sums, and groups in order.
-// Positions of a split.
-#define SPLIT 256
-// The greatest score where there is none.
-#define NONE -1e30f
+//
+// Given: HEADS, query heads of a work-group; BLOCK_READS, where sub-groups of 16 read whole pages.
 
-// Where the page of a slot begins, for a KV head of `heads`.
-ulong page_of(uint slot, uint head, uint heads) {
-    uint block = slot / BLOCK, page = slot % BLOCK / LANES;
-    return (((ulong)block * heads + head) * PAGES + page) * PAGE;
-}
+#if BLOCK_READS && BLOCK % LANES == 0 && SIZE % GROUP == 0
+#define BY_PAGES 1
+#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#endif
 
-// Rounds to 8 significant bits, as many as bf16 has: attention multiplies such numbers.
-float shortened(float x) {
-    float large = x * 65537.0f; // 2^16 + 1
-    return large - (large - x);
-}
+// Groups of positions of a split.
+#define SPANS (SPLIT / GROUP)
 
-// The same, and what is less than 2^-60 is 0.
+// Rounds to 8 significant bits, and what is less than 2^-60 is 0.
 float shortened_or_zero(float x) {
     return fabs(x) < 8.673617e-19f ? 0.0f : shortened(x);
-}
-
-// A number as the cache keeps it.
-float kept(float x) {
-    return shortened(fmax(fmin(x, 65280.0f), -65280.0f));
 }
 
 // e^x for x <= 0, rounded likewise; exactly 1 for 0, and 0 below 2^-60.
@@ -49,162 +31,291 @@ float weight_of(float x) {
     return x < -41.58883f ? 0.0f : shortened(y);
 }
 
-// A head of a row to a work-group: normed where `normed`, rotated, and q to `out`, k and v to the cache.
-kernel void rope_append(global const float *qkv, global const float *query_norm,
-                        global const float *key_norm, global const float *table,
-                        global const uint *positions, global const uint *slots, global half *cache,
-                        global float *out, uint query_heads, uint kv_heads, uint normed,
-                        float epsilon) {
-    local float numbers[SIZE];
-    local float lanes[LANES];
-    uint head = get_group_id(0), row = get_group_id(1);
-    uint at = get_local_id(0), items = get_local_size(0);
-    global const float *from = qkv + (row * (query_heads + 2 * kv_heads) + head) * SIZE;
-    for (uint i = at; i < SIZE; i += items)
-        numbers[i] = from[i];
-    bool query = head < query_heads, value = head >= query_heads + kv_heads;
-    if (normed && !value) {
-        float scale = norm_scale(numbers, SIZE, epsilon, lanes);
-        for (uint i = at; i < SIZE; i += items)
-            numbers[i] = numbers[i] * scale * (query ? query_norm[i] : key_norm[i]);
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (!value) {
-        global const float *angles = table + (ulong)positions[row] * SIZE;
-        for (uint i = at; i < SIZE / 2; i += items) {
-            float a = numbers[i], b = numbers[i + SIZE / 2];
-            float cosine = angles[i], sine = angles[i + SIZE / 2];
-            numbers[i] = a * cosine - b * sine;
-            numbers[i + SIZE / 2] = b * cosine + a * sine;
+#if BY_PAGES
+
+// Eight numbers, from `i` on, of the key of the lane's position. `scale`: of their group, where CODES.
+float8 keys_at(global const half *page, uint i, float scale) {
+#if CODES
+    uchar8 codes = intel_sub_group_block_read_uc8((global const uchar *)page + i * LANES);
+    float8 x = convert_float8(as_char8(codes)) * scale;
+    float8 large = x * 65537.0f;
+    return large - (large - x);
+#else
+    return convert_float8(as_half8(intel_sub_group_block_read_us8((global const ushort *)page + i * LANES)));
+#endif
+}
+
+// Two numbers of the value of a position, of a group: the lane's, and the one 16 further on.
+float2 values_at(global const half *page, uint position, uint group, float scale) {
+    uint at = SIZE * LANES + position * VALUE_SIZE + group * GROUP;
+#if CODES
+    uchar2 codes = intel_sub_group_block_read_uc2((global const uchar *)page + at);
+    float2 x = convert_float2(as_char2(codes)) * scale;
+    float2 large = x * 65537.0f;
+    return large - (large - x);
+#else
+    return convert_float2(as_half2(intel_sub_group_block_read_us2((global const ushort *)page + at)));
+#endif
+}
+
+// The scores of the lane's position.
+void score(local const float *query, global const half *page, float *scores) {
+    uint lane = get_sub_group_local_id();
+    ROLL
+    for (uint group = 0; group < SIZE; group += GROUP) {
+        float even[HEADS], odd[HEADS], scale = 0.0f;
+#if CODES
+        scale = convert_float(as_half(intel_sub_group_block_read_us(
+            (global const ushort *)page + KEY_SCALES + group / GROUP * LANES)));
+#endif
+        UNROLL
+        for (uint h = 0; h < HEADS; h++)
+            even[h] = odd[h] = 0.0f;
+        UNROLL
+        for (uint part = 0; part < GROUP; part += LANES) {
+            float own[HEADS];
+            UNROLL
+            for (uint h = 0; h < HEADS; h++)
+                own[h] = query[h * SIZE + group + part + lane];
+            UNROLL
+            for (uint eight = 0; eight < LANES; eight += 8) {
+                float keys[8];
+                vstore8(keys_at(page, group + part + eight, scale), 0, keys);
+                UNROLL
+                for (uint i = 0; i < 8; i += 2)
+                    UNROLL
+                    for (uint h = 0; h < HEADS; h++) {
+                        even[h] = fma(sub_group_broadcast(own[h], eight + i), keys[i], even[h]);
+                        odd[h] = fma(sub_group_broadcast(own[h], eight + i + 1), keys[i + 1], odd[h]);
+                    }
+            }
         }
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    if (query) {
-        for (uint i = at; i < SIZE; i += items)
-            out[(row * query_heads + head) * SIZE + i] = numbers[i];
-        return;
-    }
-    uint slot = slots[row], lane = slot % BLOCK % LANES;
-    uint kv_head = value ? head - query_heads - kv_heads : head - query_heads;
-    global half *page = cache + page_of(slot, kv_head, kv_heads);
-    for (uint i = at; i < SIZE; i += items) {
-        uint to = value ? SIZE * LANES + lane * VALUE_SIZE + i : i * LANES + lane;
-        vstore_half_rte(kept(numbers[i]), to, page);
+        UNROLL
+        for (uint h = 0; h < HEADS; h++)
+            scores[h] = scores[h] + (even[h] + odd[h]);
     }
 }
 
-// The positions that a row sees, as a range of two.
-uint2 seen_by(uint position, uint window) {
-    uint end = position + 1;
-    return (uint2)(end - min(end, window), end);
+// The weighted sums of a span's positions, of a group of numbers, to `sums`. Positions `from` to `to`
+// are seen, counted from the split's first; what is beyond them was perhaps never written.
+void weigh(global const half *cache, local const uint *pages, local const float *weights, uint span,
+           uint group, uint from, uint to, local float *sums) {
+    uint lane = get_sub_group_local_id();
+    float even[HEADS][2], odd[HEADS][2];
+    UNROLL
+    for (uint h = 0; h < HEADS; h++)
+        even[h][0] = even[h][1] = odd[h][0] = odd[h][1] = 0.0f;
+    ROLL
+    for (uint first = span * GROUP; first < (span + 1) * GROUP; first += LANES) {
+        if (first >= to || first + LANES <= from)
+            continue;
+        uint last = min((uint)LANES, to - first) - 1;
+        global const half *page = cache + pages[first / LANES];
+        float own[HEADS], scales = 0.0f;
+        UNROLL
+        for (uint h = 0; h < HEADS; h++)
+            own[h] = weights[h * SPLIT + first + lane];
+#if CODES
+        scales = vload_half(VALUE_SCALES + min(lane, last) * GROUPS + group, page);
+#endif
+        UNROLL
+        for (uint p = 0; p < LANES; p += 2) {
+            uint q = min(p, last), r = min(p + 1, last);
+            float2 a = values_at(page, q, group, CODES ? sub_group_broadcast(scales, p) : 0.0f);
+            float2 b = values_at(page, r, group, CODES ? sub_group_broadcast(scales, p + 1) : 0.0f);
+            UNROLL
+            for (uint h = 0; h < HEADS; h++) {
+                float x = sub_group_broadcast(own[h], p), y = sub_group_broadcast(own[h], p + 1);
+                even[h][0] = fma(x, a.x, even[h][0]);
+                even[h][1] = fma(x, a.y, even[h][1]);
+                odd[h][0] = fma(y, b.x, odd[h][0]);
+                odd[h][1] = fma(y, b.y, odd[h][1]);
+            }
+        }
+    }
+    UNROLL
+    for (uint h = 0; h < HEADS; h++)
+        UNROLL
+        for (uint n = 0; n < 2; n++)
+            sums[h * SIZE + group * GROUP + n * LANES + lane] = even[h][n] + odd[h][n];
 }
 
-// A row, a query head and a split to a work-group of SPLIT: the greatest score, the sum of weights
-// relative to it, and the weighted sum of values, to `parts`. `rows` says for each row where its block
-// table begins; `first` is the row that group 0 of dimension 2 has.
-__attribute__((reqd_work_group_size(SPLIT, 1, 1))) kernel void
+#else
+
+// Number `i` of the key of a lane of a page.
+float key_at(global const half *page, uint i, uint lane) {
+#if CODES
+    float code = convert_float(((global const char *)page)[i * LANES + lane]);
+    return shortened(code * vload_half(KEY_SCALES + i / GROUP * LANES + lane, page));
+#else
+    return vload_half(i * LANES + lane, page);
+#endif
+}
+
+// Number `i` of the value of a lane of a page.
+float value_at(global const half *page, uint i, uint lane) {
+    uint at = SIZE * LANES + lane * VALUE_SIZE + i;
+#if CODES
+    float code = convert_float(((global const char *)page)[at]);
+    return shortened(code * vload_half(VALUE_SCALES + lane * GROUPS + i / GROUP, page));
+#else
+    return vload_half(at, page);
+#endif
+}
+
+// The score of the position of a lane of a page with one query.
+float score(local const float *query, global const half *page, uint lane) {
+    float score = 0.0f;
+    for (uint group = 0; group < SIZE; group += GROUP) {
+        float even = 0.0f, odd = 0.0f;
+        uint end = min(group + GROUP, (uint)SIZE);
+        for (uint i = group; i < end; i += 2) {
+            even = fma(query[i], key_at(page, i, lane), even);
+            odd = fma(query[i + 1], key_at(page, i + 1, lane), odd);
+        }
+        score = score + (even + odd);
+    }
+    return score;
+}
+
+#endif
+
+// A row, a split and query heads that share a KV head to a work-group: of each head the greatest score,
+// the sum of weights relative to it, and the weighted sum of values, to `parts`. `shares` has for each
+// place in dimension 1 the KV head, the first query head and how many; `rows` says for each row where
+// its block table begins; `first` is the row that place 0 of dimension 2 has.
+__attribute__((reqd_work_group_size(SPLIT, 1, 1))) SUB_GROUP_16 kernel void
 attend_split(global const float *q, global const half *cache, global const uint *positions,
-             global const uint *tables, global const uint *blocks, global const uint *kv_of_query,
+             global const uint *tables, global const uint *blocks, global const uint *shares,
              global float *parts, uint query_heads, uint kv_heads, float by, uint window,
              uint first, uint splits) {
-    local float query[SIZE], weights[SPLIT], greatest[SPLIT], lanes[LANES];
-    uint at = get_local_id(0), split = get_group_id(0), head = get_group_id(1);
+    local float query[HEADS * SIZE], weights[HEADS * SPLIT], lanes[HEADS * LANES];
+    uint at = get_local_id(0), split = get_group_id(0);
     uint row = first + get_group_id(2);
     uint2 seen = seen_by(positions[row], window);
     uint start = split * SPLIT;
     if (start >= seen.y || start + SPLIT <= seen.x)
         return;
-    for (uint i = at; i < SIZE; i += SPLIT)
-        query[i] = shortened_or_zero(q[(row * query_heads + head) * SIZE + i] * by);
-    global const uint *table = blocks + tables[row];
-    uint kv_head = kv_of_query[head], position = start + at;
-    bool sees = position >= seen.x && position < seen.y;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    float score = -INFINITY;
-    if (sees) {
-        uint slot = table[position / BLOCK] * BLOCK + position % BLOCK;
-        global const half *keys = cache + page_of(slot, kv_head, kv_heads);
-        uint lane = slot % BLOCK % LANES;
-        score = 0.0f;
-        for (uint group = 0; group < SIZE; group += GROUP) {
-            float even = 0.0f, odd = 0.0f;
-            uint end = min(group + GROUP, (uint)SIZE);
-            for (uint i = group; i < end; i += 2) {
-                even = fma(query[i], vload_half(i * LANES + lane, keys), even);
-                odd = fma(query[i + 1], vload_half((i + 1) * LANES + lane, keys), odd);
-            }
-            score = score + (even + odd);
-        }
+    global const uint *share = shares + 3 * get_group_id(1);
+    uint kv_head = share[0], head = share[1], heads = share[2];
+    for (uint i = at; i < HEADS * SIZE; i += SPLIT) {
+        uint of = head + min(i / SIZE, heads - 1);
+        query[i] = shortened_or_zero(q[(row * query_heads + of) * SIZE + i % SIZE] * by);
     }
-    greatest[at] = sees ? score : NONE;
+    global const uint *table = blocks + tables[row];
+    uint from = max(seen.x, start), to = min(seen.y, start + SPLIT);
+    uint position = start + at;
+    bool sees = position >= from && position < to;
+    // Lanes that see nothing look where others do.
+    uint near = clamp(position, from, to - 1);
+    uint slot = table[near / BLOCK] * BLOCK + near % BLOCK;
+    uint page = page_of(slot, kv_head, kv_heads);
+    ulong place = ((ulong)get_group_id(2) * query_heads + head) * splits + split;
+#if BY_PAGES
+    local float sums[SPANS * HEADS * SIZE];
+    local uint pages[SPLIT / LANES];
+    uint lane = get_sub_group_local_id(), own = sub_group_broadcast(at, 0) / LANES;
+    page = sub_group_broadcast(page, 0);
+    if (lane == 0)
+        pages[own] = page;
+    float scores[HEADS];
+    UNROLL
+    for (uint h = 0; h < HEADS; h++)
+        scores[h] = 0.0f;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (start + own * LANES < to && start + (own + 1) * LANES > from)
+        score(query, cache + page, scores);
+    UNROLL
+    for (uint h = 0; h < HEADS; h++) {
+        float most = sub_group_reduce_max(sees ? scores[h] : NONE);
+        if (lane == 0)
+            lanes[h * LANES + own] = most;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    UNROLL
+    for (uint h = 0; h < HEADS; h++) {
+        float most = fmax(sub_group_reduce_max(lanes[h * LANES + lane]), NONE);
+        weights[h * SPLIT + at] = sees ? weight_of(scores[h] - most) : 0.0f;
+        if (at == 0 && h < heads)
+            parts[(place + h * splits) * PART] = most;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (own < heads) {
+        float sum = 0.0f;
+        for (uint i = lane; i < SPLIT; i += LANES)
+            sum = sum + weights[own * SPLIT + i];
+        UNROLL
+        for (uint width = LANES / 2; width > 0; width /= 2)
+            sum = sum + intel_sub_group_shuffle_xor(sum, width);
+        if (lane == 0)
+            parts[(place + own * splits) * PART + 1] = sum;
+    }
+    from -= start;
+    to -= start;
+    ROLL
+    for (uint task = own; task < SPANS * GROUPS; task += SPLIT / LANES) {
+        uint span = task / GROUPS;
+        if (span * GROUP < to && (span + 1) * GROUP > from)
+            weigh(cache, pages, weights, span, task % GROUPS, from, to, sums + span * HEADS * SIZE);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint i = at; i < heads * SIZE; i += SPLIT) {
+        float sum = 0.0f;
+        for (uint span = from / GROUP; span * GROUP < to; span++)
+            sum = sum + sums[span * HEADS * SIZE + i];
+        parts[(place + i / SIZE * splits) * PART + 2 + i % SIZE] = sum;
+    }
+#else
+    // Scores stand where their weights will: nothing but local memory lives across a barrier.
+    local float greatest[HEADS * SPLIT];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint h = 0; h < HEADS; h++) {
+        uint lane = slot % BLOCK % LANES;
+        float one = sees ? score(query + h * SIZE, cache + page, lane) : NONE;
+        weights[h * SPLIT + at] = greatest[h * SPLIT + at] = one;
+    }
     for (uint width = SPLIT / 2; width > 0; width /= 2) {
         barrier(CLK_LOCAL_MEM_FENCE);
         if (at < width)
-            greatest[at] = fmax(greatest[at], greatest[at + width]);
+            for (uint i = at; i < HEADS * SPLIT; i += SPLIT)
+                greatest[i] = fmax(greatest[i], greatest[i + width]);
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    float most = fmax(greatest[0], NONE);
-    weights[at] = sees ? weight_of(score - most) : 0.0f;
+    for (uint h = 0; h < HEADS; h++) {
+        float most = fmax(greatest[h * SPLIT], NONE), one = weights[h * SPLIT + at];
+        weights[h * SPLIT + at] = sees ? weight_of(one - most) : 0.0f;
+    }
     barrier(CLK_LOCAL_MEM_FENCE);
-    if (at < LANES) {
+    if (at < HEADS * LANES) {
         float sum = 0.0f;
-        for (uint i = at; i < SPLIT; i += LANES)
-            sum = sum + weights[i];
+        for (uint i = at % LANES; i < SPLIT; i += LANES)
+            sum = sum + weights[at / LANES * SPLIT + i];
         lanes[at] = sum;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    ulong place = ((ulong)get_group_id(2) * query_heads + head) * splits + split;
-    global float *part = parts + place * (SIZE + 2);
-    if (at == 0) {
-        part[0] = most;
-        part[1] = folded(lanes);
+    // Where heads are fewer, the last is written again, with the same numbers: PoCL loses conditions and
+    // bounds that it has to read.
+    if (at < HEADS) {
+        global float *part = parts + (place + min(at, heads - 1) * splits) * PART;
+        part[0] = fmax(greatest[at * SPLIT], NONE);
+        part[1] = folded(lanes + at * LANES);
     }
-    uint from = max(seen.x, start), to = min(seen.y, start + SPLIT);
-    for (uint i = at; i < SIZE; i += SPLIT) {
+    for (uint i = at; i < HEADS * SIZE; i += SPLIT) {
+        local const float *own = weights + i / SIZE * SPLIT;
         float sum = 0.0f;
         for (uint group = from / GROUP * GROUP; group < to; group += GROUP) {
-            float both[2] = {0.0f, 0.0f};
+            float even = 0.0f, odd = 0.0f;
             for (uint p = max(from, group); p < min(to, group + GROUP); p++) {
-                uint slot = table[p / BLOCK] * BLOCK + p % BLOCK;
-                global const half *page = cache + page_of(slot, kv_head, kv_heads) + SIZE * LANES;
-                float value = vload_half(slot % BLOCK % LANES * VALUE_SIZE + i, page);
-                float more = fma(weights[p - start], value, p & 1 ? both[1] : both[0]);
-                both[0] = p & 1 ? both[0] : more;
-                both[1] = p & 1 ? more : both[1];
+                uint seat = table[p / BLOCK] * BLOCK + p % BLOCK;
+                global const half *values = cache + page_of(seat, kv_head, kv_heads);
+                float value = value_at(values, i % SIZE, seat % BLOCK % LANES);
+                float more = fma(own[p - start], value, p & 1 ? odd : even);
+                even = p & 1 ? even : more;
+                odd = p & 1 ? more : odd;
             }
-            sum = sum + (both[0] + both[1]);
+            sum = sum + (even + odd);
         }
-        part[2 + i] = sum;
+        parts[(place + min(i / SIZE, heads - 1) * splits) * PART + 2 + i % SIZE] = sum;
     }
-}
-
-// Takes a row's and head's splits together, in order: a work-group to each. Where heads are whole groups
-// of columns, the result goes out as codes, too.
-kernel void attend_fold(global const float *parts, global const uint *positions, global float *out,
-                        global char *codes, global float4 *groups, uint query_heads, uint window,
-                        uint first, uint splits) {
-    local float numbers[SIZE];
-    uint head = get_group_id(0), row = first + get_group_id(1);
-    uint2 seen = seen_by(positions[row], window);
-    ulong place = ((ulong)get_group_id(1) * query_heads + head) * splits;
-    for (uint i = get_local_id(0); i < SIZE; i += get_local_size(0)) {
-        float most = NONE, weight = 0.0f, sum = 0.0f;
-        for (uint split = seen.x / SPLIT; split * SPLIT < seen.y; split++) {
-            global const float *part = parts + (place + split) * (SIZE + 2);
-            float both = fmax(most, part[0]);
-            float a = exponential(most - both), b = exponential(part[0] - both);
-            weight = fma(weight, a, part[1] * b);
-            sum = fma(sum, a, part[2 + i] * b);
-            most = both;
-        }
-        float number = sum * (1.0f / weight);
-        numbers[i] = number;
-        out[(row * query_heads + head) * SIZE + i] = number;
-    }
-#if SIZE % GROUP == 0
-    barrier(CLK_LOCAL_MEM_FENCE);
-    uint group = (row * query_heads + head) * (SIZE / GROUP);
-    for (uint g = get_local_id(0); g < SIZE / GROUP; g += get_local_size(0))
-        QUANTISE(numbers + g * GROUP, GROUP, codes + (group + g) * GROUP, groups + group + g);
 #endif
 }

@@ -127,17 +127,7 @@ float add_strip(const Lane *it, uint8 x, float4 group, float sum) {
         global const float *bias, global const uint4 *x, global const float4 *groups,          \
         global Out *out, uint rows, uint width, uint first, uint outputs, uint depth,          \
         uint segment, uint phase, uint extra) {                                                \
-        uint output = get_global_id(0), lane = output % LANES, tile = output / LANES;          \
-        if (tile * LANES >= outputs)                                                           \
-            return;                                                                            \
-        uint row = get_group_id(1) * R;                                                       \
-        float sums[R], others[R];                                                              \
-        long totals[R];                                                                        \
-        UNROLL                                                                                 \
-        for (uint r = 0; r < R; r++) {                                                         \
-            sums[r] = others[r] = 0.0f;                                                        \
-            totals[r] = 0;                                                                     \
-        }                                                                                      \
+        BEGIN(R)                                                                               \
         for (uint strip = 0, left = segment; strip < depth; strip++) {                         \
             uint from = MODE == GATED ? 2 * tile : tile;                                       \
             Lane it = lane_of(codes, scales, supers, from, depth, strip, phase, lane);         \
@@ -153,21 +143,7 @@ float add_strip(const Lane *it, uint8 x, float4 group, float sum) {
                 if (MODE == GATED)                                                             \
                     others[r] = add_strip(&other, own, group, others[r]);                      \
             }                                                                                  \
-            if ((MODE == GRID || MODE == ROUNDED) && --left == 0) {                            \
-                left = segment;                                                                \
-                UNROLL                                                                         \
-                for (uint r = 0; r < R; r++) {                                                 \
-                    totals[r] = add_on_grid(totals[r], sums[r]);                               \
-                    sums[r] = 0.0f;                                                            \
-                }                                                                              \
-            }                                                                                  \
+            NEXT(R)                                                                            \
         }                                                                                      \
-        if (output >= outputs)                                                                 \
-            return;                                                                            \
-        for (uint r = 0; r < R && row + r < rows; r++) {                                       \
-            if (MODE == GRID || MODE == ROUNDED)                                               \
-                totals[r] = add_on_grid(totals[r], sums[r]);                                   \
-            out[(row + r) * width + first + output] =                                          \
-                FINISH(totals[r], sums[r], others[r], bias, output, extra);                    \
-        }                                                                                      \
+        END(R)                                                                                 \
     }

@@ -30,3 +30,40 @@ typedef float Out;
 #define FINISH(total, sum, other, bias, output, extra)                                         \
     ((total) == NO_NUMBER ? NAN : convert_float_rte(total) * 5.9604645e-8f)
 #endif
+
+// What the kernels of products have in common. At the beginning: which output a work-item makes, and
+// nothing added up yet, for R rows of x.
+#define BEGIN(R)                                                                               \
+    uint output = get_global_id(0), lane = output % LANES, tile = output / LANES;              \
+    if (tile * LANES >= outputs)                                                               \
+        return;                                                                                \
+    uint row = get_group_id(1) * (R);                                                          \
+    float sums[R], others[R];                                                                  \
+    long totals[R];                                                                            \
+    UNROLL                                                                                     \
+    for (uint r = 0; r < (R); r++) {                                                           \
+        sums[r] = others[r] = 0.0f;                                                            \
+        totals[r] = 0;                                                                         \
+    }
+
+// After each strip or column: `left` of a segment.
+#define NEXT(R)                                                                                \
+    if ((MODE == GRID || MODE == ROUNDED) && --left == 0) {                                    \
+        left = segment;                                                                        \
+        UNROLL                                                                                 \
+        for (uint r = 0; r < (R); r++) {                                                       \
+            totals[r] = add_on_grid(totals[r], sums[r]);                                       \
+            sums[r] = 0.0f;                                                                    \
+        }                                                                                      \
+    }
+
+// At the end: outputs `first`.. of `width`.
+#define END(R)                                                                                 \
+    if (output >= outputs)                                                                     \
+        return;                                                                                \
+    for (uint r = 0; r < (R) && row + r < rows; r++) {                                         \
+        if (MODE == GRID || MODE == ROUNDED)                                                   \
+            totals[r] = add_on_grid(totals[r], sums[r]);                                       \
+        out[(row + r) * width + first + output] =                                              \
+            FINISH(totals[r], sums[r], others[r], bias, output, extra);                        \
+    }

@@ -58,19 +58,7 @@ void add_strips(const Lane *it, int8 x, global const float4 *groups, const uint 
         global const float *bias, global const int *x, global const float4 *groups,            \
         global Out *out, uint rows, uint width, uint first, uint outputs, uint depth,          \
         uint segment, uint phase, uint extra) {                                                \
-        uint output = get_global_id(0), lane = output % LANES, tile = output / LANES;          \
-        if (tile * LANES >= outputs)                                                           \
-            return;                                                                            \
-        uint row = get_group_id(1) * 8 * BLOCKS;                                               \
-        float sums[BLOCKS][8], others[BLOCKS][8];                                              \
-        long totals[BLOCKS][8];                                                                \
-        UNROLL                                                                                 \
-        for (uint b = 0; b < BLOCKS; b++)                                                      \
-            UNROLL                                                                             \
-            for (uint m = 0; m < 8; m++) {                                                     \
-                sums[b][m] = others[b][m] = 0.0f;                                              \
-                totals[b][m] = 0;                                                              \
-            }                                                                                  \
+        BEGIN(8 * BLOCKS)                                                                      \
         for (uint strip = 0, left = segment; strip < depth; strip++) {                         \
             uint from = MODE == GATED ? 2 * tile : tile;                                       \
             Lane it = lane_of(codes, scales, supers, from, depth, strip, phase, lane);         \
@@ -87,34 +75,22 @@ void add_strips(const Lane *it, int8 x, global const float4 *groups, const uint 
                     own[m] = x[at[m] * 8 + get_sub_group_local_id()];                          \
                 }                                                                              \
                 int8 all = vload8(0, own);                                                     \
-                add_strips(&it, all, groups, at, sums[b]);                                     \
+                add_strips(&it, all, groups, at, sums + 8 * b);                                \
                 if (MODE == GATED)                                                             \
-                    add_strips(&other, all, groups, at, others[b]);                            \
+                    add_strips(&other, all, groups, at, others + 8 * b);                       \
             }                                                                                  \
-            if ((MODE == GRID || MODE == ROUNDED) && --left == 0) {                            \
-                left = segment;                                                                \
-                UNROLL                                                                         \
-                for (uint b = 0; b < BLOCKS; b++)                                              \
-                    UNROLL                                                                     \
-                    for (uint m = 0; m < 8; m++) {                                             \
-                        totals[b][m] = add_on_grid(totals[b][m], sums[b][m]);                  \
-                        sums[b][m] = 0.0f;                                                     \
-                    }                                                                          \
-            }                                                                                  \
+            NEXT(8 * BLOCKS)                                                                   \
         }                                                                                      \
         if (output >= outputs)                                                                 \
             return;                                                                            \
         UNROLL                                                                                 \
-        for (uint b = 0; b < BLOCKS; b++)                                                      \
-            UNROLL                                                                             \
-            for (uint m = 0; m < 8; m++) {                                                     \
-                uint own = row + 8 * b + m;                                                    \
-                if (MODE == GRID || MODE == ROUNDED)                                           \
-                    totals[b][m] = add_on_grid(totals[b][m], sums[b][m]);                      \
-                if (own < rows)                                                                \
-                    out[own * width + first + output] = FINISH(                                \
-                        totals[b][m], sums[b][m], others[b][m], bias, output, extra);          \
-            }                                                                                  \
+        for (uint r = 0; r < 8 * BLOCKS; r++) {                                                \
+            if (MODE == GRID || MODE == ROUNDED)                                               \
+                totals[r] = add_on_grid(totals[r], sums[r]);                                   \
+            if (row + r < rows)                                                                \
+                out[(row + r) * width + first + output] =                                      \
+                    FINISH(totals[r], sums[r], others[r], bias, output, extra);                \
+        }                                                                                      \
     }
 
 LINEAR_8(systolic_8, 1)

@@ -4,7 +4,7 @@ use proto::worker::KvDtype;
 
 use super::{assert_same, backends, numbers};
 use crate::backend::cpu::tests::support::{Random, batch};
-use crate::backend::{AttentionShape, Backend, CacheShape, QueryKeyNorm};
+use crate::backend::{AttentionShape, Backend, BackendError, CacheShape, QueryKeyNorm};
 
 /// Heads and the like of one case.
 #[derive(Debug, Clone, Copy)]
@@ -15,34 +15,55 @@ struct Case {
     block_size: usize,
     window: Option<usize>,
     normed: bool,
+    dtype: KvDtype,
+    /// Of the model; a rank may have fewer.
+    queries_per_kv_head: usize,
 }
 
-const CASES: [Case; 4] = [
-    Case {
-        query_heads: 9,
-        kv_heads: 3,
-        head_size: 64,
-        block_size: 16,
-        window: None,
-        normed: false,
-    },
-    Case {
-        query_heads: 4,
-        kv_heads: 1,
-        head_size: 256,
-        block_size: 32,
-        window: Some(37),
-        normed: true,
-    },
-    Case { query_heads: 2, kv_heads: 2, head_size: 40, block_size: 10, window: None, normed: true },
-    Case {
-        query_heads: 10,
-        kv_heads: 2,
-        head_size: 128,
-        block_size: 16,
-        window: Some(300),
-        normed: false,
-    },
+const PLAIN: Case = Case {
+    query_heads: 9,
+    kv_heads: 3,
+    head_size: 64,
+    block_size: 16,
+    window: None,
+    normed: false,
+    dtype: KvDtype::F16,
+    queries_per_kv_head: 3,
+};
+/// Five query heads of such a size go in two lots.
+const WIDE: Case = Case {
+    query_heads: 5,
+    kv_heads: 1,
+    head_size: 256,
+    block_size: 32,
+    window: Some(37),
+    normed: true,
+    queries_per_kv_head: 5,
+    ..PLAIN
+};
+const WINDOWED: Case = Case {
+    query_heads: 10,
+    kv_heads: 2,
+    head_size: 128,
+    window: Some(300),
+    queries_per_kv_head: 5,
+    ..PLAIN
+};
+/// Blocks that are not whole pages.
+const SMALL_BLOCKS: Case = Case { block_size: 10, normed: true, ..PLAIN };
+/// Of eight query heads that share a KV head, another rank has five.
+const CUT: Case = Case { query_heads: 3, kv_heads: 1, queries_per_kv_head: 8, ..PLAIN };
+
+const CASES: [Case; 9] = [
+    PLAIN,
+    Case { dtype: KvDtype::Q8, ..PLAIN },
+    WIDE,
+    Case { dtype: KvDtype::Q8, ..WIDE },
+    WINDOWED,
+    Case { dtype: KvDtype::Q8, ..WINDOWED },
+    Case { dtype: KvDtype::Q8, ..SMALL_BLOCKS },
+    CUT,
+    Case { query_heads: 2, kv_heads: 2, head_size: 40, queries_per_kv_head: 1, ..SMALL_BLOCKS },
 ];
 
 /// A layer, and sequences in it step by step.
@@ -66,7 +87,8 @@ impl<B: Backend> Layer<B> {
             block_size: case.block_size,
             blocks,
             swap_blocks: 3,
-            dtype: KvDtype::F16,
+            dtype: case.dtype,
+            queries_per_kv_head: case.queries_per_kv_head,
         };
         let norms = [0; 2].map(|_| backend.vector(&random.numbers(case.head_size)).unwrap());
         Self {
@@ -80,7 +102,7 @@ impl<B: Backend> Layer<B> {
 
     /// The slices' attention, of random q, k and v.
     fn step(&mut self, seed: u64, slices: &[(usize, usize, &[u32])]) -> Vec<f32> {
-        let Case { query_heads, kv_heads, head_size, block_size, window, normed } = self.case;
+        let Case { query_heads, kv_heads, head_size, block_size, window, normed, .. } = self.case;
         let batch = batch(block_size, slices);
         let rows = batch.tokens.len();
         let width = (query_heads + 2 * kv_heads) * head_size;
@@ -145,16 +167,35 @@ fn attention_has_the_cpu_s_bits_however_the_sequence_is_cut() {
 
 #[test]
 fn blocks_are_copied_and_swapped_with_all_their_layers() {
-    let case = CASES[0];
-    let (_, devices) = backends();
-    for device in devices {
-        let mut layer = Layer::new(device, case, 8);
-        let whole = layer.step(4, &[(0, 20, &[2, 5])]);
-        layer.backend.copy_blocks(&mut layer.cache, &[(2, 0), (5, 7)]);
-        layer.backend.swap_out(&mut layer.cache, &[(0, 2), (7, 1)]).unwrap();
-        layer.step(900, &[(0, 128, &[0, 1, 2, 3, 4, 5, 6, 7])]);
-        layer.backend.swap_in(&mut layer.cache, &[(2, 4), (1, 3)]);
-        let again = layer.step(4, &[(19, 1, &[4, 3])]);
-        assert_same(&again, &whole[whole.len() - again.len()..], &case);
+    for case in &CASES[..2] {
+        for device in backends().1 {
+            let mut layer = Layer::new(device, *case, 8);
+            let whole = layer.step(4, &[(0, 20, &[2, 5])]);
+            layer.backend.copy_blocks(&mut layer.cache, &[(2, 0), (5, 7)]);
+            layer.backend.swap_out(&mut layer.cache, &[(0, 2), (7, 1)]).unwrap();
+            layer.step(900, &[(0, 128, &[0, 1, 2, 3, 4, 5, 6, 7])]);
+            layer.backend.swap_in(&mut layer.cache, &[(2, 4), (1, 3)]);
+            let again = layer.step(4, &[(19, 1, &[4, 3])]);
+            assert_same(&again, &whole[whole.len() - again.len()..], case);
+        }
+    }
+}
+
+#[test]
+fn codes_take_the_bytes_that_they_take_on_the_cpu() {
+    let shape = CacheShape {
+        layers: 4,
+        kv_heads: 2,
+        head_size: 64,
+        block_size: 16,
+        blocks: 1,
+        swap_blocks: 0,
+        dtype: KvDtype::Q8,
+        queries_per_kv_head: 2,
+    };
+    for mut device in backends().1 {
+        assert_eq!(device.block_bytes(&shape), 4 * 2 * 2 * (64 + 2 * 2) * 16);
+        let odd = CacheShape { head_size: 40, ..shape };
+        assert!(matches!(device.cache(&odd), Err(BackendError::Unsupported { .. })));
     }
 }

@@ -148,20 +148,23 @@ fn what_is_no_number_stays_so() {
     }
 }
 
-/// A quarter of a 32B's layer: 40 heads of 128, 5120 hidden, 27648 inner numbers.
+/// A quarter of a 32B's layer and head: 40 heads of 128, 5120 hidden, 27648 inner numbers, 152064 tokens.
 #[test]
 fn a_quarter_of_a_large_model_s_layer_has_the_cpu_s_bits() {
     let (mut cpu, devices) = backends();
     let kind = BlockKind::Q4_0;
     let (qkv, gate_up) = (Case::new(kind, 1792, 5120), Case::new(kind, 13_824, 5120));
     let (output, down) = (Case::new(kind, 5120, 1280), Case::new(kind, 5120, 6912));
+    let head = Case::new(kind, 38_016, 5120);
     for mut device in devices {
         for rows in [1, 9] {
             let x = Random::new(rows as u64).numbers(rows * 6912);
             let of = |columns| &x[..rows * columns];
-            let part = [qkv.part(0..1792, 0..5120)];
-            let expected = linear(&mut cpu, &part, of(5120));
-            assert_same(&linear(&mut device, &part, of(5120)), &expected, &("qkv", rows));
+            for (case, name) in [(&qkv, "qkv"), (&head, "head")] {
+                let part = [case.part(0..case.rows, 0..5120)];
+                let expected = linear(&mut cpu, &part, of(5120));
+                assert_same(&linear(&mut device, &part, of(5120)), &expected, &(name, rows));
+            }
             let expected = glu(&mut cpu, &gate_up, of(5120), Activation::Silu);
             let found = glu(&mut device, &gate_up, of(5120), Activation::Silu);
             assert_same(&found, &expected, &("gate and up", rows));
