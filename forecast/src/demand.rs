@@ -25,8 +25,6 @@ pub struct Demand {
     pub hidden: u32,
     /// Weights that a step reads, whatever its batch.
     pub weight_bytes: f64,
-    /// Multiplications of weights for one token.
-    pub multiply_adds: f64,
     /// Keys and values of one token, over all layers.
     pub kv_token_bytes: f64,
 }
@@ -39,12 +37,11 @@ impl Demand {
     pub fn of(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let config = checkpoint.config();
         let head = if config.tied_head { TensorName::Embedding } else { TensorName::Output };
-        let (mut weight_bytes, mut multiply_adds) = (0.0, 0.0);
+        let mut weight_bytes = 0.0;
         let mut add = |matrix: Matrix<'_>| {
             let numbers = matrix.rows as f64 * matrix.columns as f64;
             let (block, bytes) = (matrix.kind.block_numbers(), matrix.kind.block_bytes());
             weight_bytes += numbers / block as f64 * bytes as f64;
-            multiply_adds += numbers;
         };
         add(checkpoint.matrix(head)?);
         for layer in 0..config.layers.len() {
@@ -58,7 +55,6 @@ impl Demand {
             layers: u32::try_from(layers).unwrap_or(u32::MAX),
             hidden: u32::try_from(config.hidden).unwrap_or(u32::MAX),
             weight_bytes,
-            multiply_adds,
             kv_token_bytes: numbers as f64 * KV_NUMBER_BYTES,
         })
     }

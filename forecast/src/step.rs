@@ -16,9 +16,6 @@ const SLICED_BYTES_MIN: f64 = 65_536.0;
 pub struct Device {
     /// Bytes a second that it reads.
     pub read_bytes_per_second: f64,
-    /// Multiplications of weights and additions a second; none where nobody knows: then reading alone
-    /// is the limit, which is right for few sequences.
-    pub multiply_adds_per_second: Option<f64>,
     /// What starting a kernel costs; 0 on the host.
     pub launch_seconds: f64,
     /// Kernels that a layer takes; those of the head and the embedding weigh nothing beside.
@@ -57,10 +54,8 @@ pub enum Sharing {
 pub struct StepForecast {
     /// Ranks.
     pub world: u32,
-    /// Reading weights and KV, or multiplying, whichever is longer.
+    /// Reading weights and KV.
     pub device_seconds: f64,
-    /// Whether multiplying is the longer.
-    pub multiplies_longer: bool,
     /// Starting kernels.
     pub launch_seconds: f64,
     /// All-reduces.
@@ -88,43 +83,18 @@ pub fn forecast(
     };
     let kv = demand.kv_token_bytes * batch * f64::from(load.context);
     let read = (demand.weight_bytes + kv) / devices / device.read_bytes_per_second;
-    let multiply = device
-        .multiply_adds_per_second
-        .map_or(0.0, |rate| demand.multiply_adds * batch / devices / rate);
     let layers = f64::from(demand.layers);
     let launch = layers * device.launches_per_layer * device.launch_seconds;
     let message = batch * f64::from(demand.hidden) * SUM_BYTES;
     let collective = layers * ALL_REDUCES * link.all_reduce(ranks, message);
-    let step = read.max(multiply) + launch + collective;
+    let step = read + launch + collective;
     StepForecast {
         world,
-        device_seconds: read.max(multiply),
-        multiplies_longer: multiply > read,
+        device_seconds: read,
         launch_seconds: launch,
         collective_seconds: collective,
         tokens_per_second: batch / step,
         rank_weight_bytes: demand.weight_bytes / ranks,
-    }
-}
-
-impl StepForecast {
-    /// All of it.
-    #[must_use]
-    pub fn seconds(&self) -> f64 {
-        self.device_seconds + self.launch_seconds + self.collective_seconds
-    }
-
-    /// What takes longest, in a word.
-    #[must_use]
-    pub fn dominant(&self) -> &'static str {
-        let device = if self.multiplies_longer { "multiplying" } else { "reading" };
-        let terms = [
-            (self.device_seconds, device),
-            (self.launch_seconds, "launches"),
-            (self.collective_seconds, "all-reduces"),
-        ];
-        let longest = terms.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
-        longest.map_or(device, |(_, name)| name)
     }
 }
 
@@ -148,19 +118,10 @@ impl Link {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand = Demand {
-        layers: 10,
-        hidden: 1000,
-        weight_bytes: 1e9,
-        multiply_adds: 2e9,
-        kv_token_bytes: 1e4,
-    };
-    const DEVICE: Device = Device {
-        read_bytes_per_second: 1e11,
-        multiply_adds_per_second: Some(4e12),
-        launch_seconds: 1e-5,
-        launches_per_layer: 10.0,
-    };
+    const DEMAND: Demand =
+        Demand { layers: 10, hidden: 1000, weight_bytes: 1e9, kv_token_bytes: 1e4 };
+    const DEVICE: Device =
+        Device { read_bytes_per_second: 1e11, launch_seconds: 1e-5, launches_per_layer: 10.0 };
     const LINK: Link = Link { latency_seconds: 1e-5, bytes_per_second: 1e9 };
     const ONE: Load = Load { batch: 1, context: 0 };
 
@@ -175,7 +136,6 @@ mod tests {
         close(one.launch_seconds, 0.001);
         assert_eq!(one.collective_seconds, 0.0);
         close(one.tokens_per_second, 1.0 / 0.011);
-        assert_eq!(one.dominant(), "reading");
     }
 
     #[test]
@@ -191,14 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn a_large_batch_multiplies_longer_than_it_reads() {
+    fn what_a_batch_has_in_its_cache_is_read_too() {
         let load = Load { batch: 32, context: 100 };
         let many = forecast(&DEMAND, load, 1, (DEVICE, Sharing::Own), LINK);
-        assert!(many.multiplies_longer);
-        close(many.device_seconds, 0.016);
-        assert_eq!(many.dominant(), "multiplying");
-        let unknown = Device { multiply_adds_per_second: None, ..DEVICE };
-        let many = forecast(&DEMAND, load, 1, (unknown, Sharing::Own), LINK);
         close(many.device_seconds, (1e9 + 32.0 * 1e6) / 1e11);
     }
 
@@ -207,7 +162,6 @@ mod tests {
         let slow = Link { latency_seconds: 1e-3, bytes_per_second: 1e8 };
         let of = |world| forecast(&DEMAND, ONE, world, (DEVICE, Sharing::Own), slow);
         assert!(of(2).tokens_per_second < of(1).tokens_per_second);
-        assert_eq!(of(2).dominant(), "all-reduces");
     }
 
     #[test]

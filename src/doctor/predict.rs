@@ -3,6 +3,7 @@
 use checkpoint::{Checkpoint, CheckpointError};
 use forecast::{Demand, Device, Link, Load, Sharing, StepForecast, forecast};
 use serde::Serialize;
+use worker::backend::opencl::LAUNCHES_PER_LAYER;
 
 use crate::device::MeasuredDevice;
 use crate::doctor::measure::Measured;
@@ -11,9 +12,6 @@ use crate::doctor::measure::Measured;
 const LOAD: Load = Load { batch: 1, context: 512 };
 /// Ranks that are compared on a processor.
 const WORLDS: [u32; 3] = [1, 2, 4];
-/// Kernels that a layer takes on a card: two norms that add, four products and the quantising of what
-/// goes into the last, rotation, and attention in two.
-const LAUNCHES_PER_LAYER: f64 = 10.0;
 
 /// What is to be expected at most. Field names are what scripts read.
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +43,6 @@ impl Prediction {
         let demand = Demand::of(checkpoint)?;
         let host = Device {
             read_bytes_per_second: measured.host_read_bytes_per_second,
-            multiply_adds_per_second: None,
             launch_seconds: 0.0,
             launches_per_layer: 0.0,
         };
@@ -121,9 +118,8 @@ impl Way {
         let most = |of: fn(&MeasuredDevice) -> f64| devices.iter().map(of).reduce(f64::max);
         let device = Device {
             read_bytes_per_second: least(|device| device.read_bytes_per_second)?,
-            multiply_adds_per_second: None,
             launch_seconds: most(|device| device.launch_seconds)?,
-            launches_per_layer: LAUNCHES_PER_LAYER,
+            launches_per_layer: LAUNCHES_PER_LAYER.into(),
         };
         let rates = [
             measured.in_process.bytes_per_second,
@@ -167,19 +163,10 @@ impl Way {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand = Demand {
-        layers: 30,
-        hidden: 576,
-        weight_bytes: 1e8,
-        multiply_adds: 1e8,
-        kv_token_bytes: 2e4,
-    };
-    const DEVICE: Device = Device {
-        read_bytes_per_second: 2e10,
-        multiply_adds_per_second: None,
-        launch_seconds: 0.0,
-        launches_per_layer: 0.0,
-    };
+    const DEMAND: Demand =
+        Demand { layers: 30, hidden: 576, weight_bytes: 1e8, kv_token_bytes: 2e4 };
+    const DEVICE: Device =
+        Device { read_bytes_per_second: 2e10, launch_seconds: 0.0, launches_per_layer: 0.0 };
 
     #[test]
     fn it_is_said_plainly_when_more_ranks_are_slower() {
