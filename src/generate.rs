@@ -3,7 +3,9 @@
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
-use coordinator::{Answer, AnswerEvent, ChatTemplate, Conversation, Submission, Tokenizer, Wishes};
+use coordinator::{
+    Answer, AnswerEvent, ChatTemplate, Conversation, Coordinator, Submission, Tokenizer, Wishes,
+};
 use scheduler::{FinishReason, NewGroup, Sampling, TenantId, TokenCount, TokenId};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -18,12 +20,24 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
     let name = config.model.reference.served_name();
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
-    let members = ranks::start(&checkpoint, &config.device, &metrics, config.world)?;
+    let (members, ranks) = ranks::start(&checkpoint, &config.device, &metrics, config.world)?;
     let stop = CancellationToken::new();
     let asked = front::config(name, &config.engine);
     let coordinator = front::start(asked, &checkpoint, members, stop.clone())?;
     let api = coordinator.api().clone();
     let prompt = prompt(&config.prompt, &api.tokenizer, &api.template)?;
+    let answering = answered(coordinator, prompt, interrupted, stop.clone());
+    ranks.unless_lost(answering, || stop.cancel()).await
+}
+
+/// Streams the answer, and ends the ranks' work.
+async fn answered(
+    coordinator: Coordinator,
+    prompt: Vec<u32>,
+    interrupted: CancellationToken,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let api = coordinator.api().clone();
     if !loading::shown(coordinator.state()).await {
         coordinator.ended().await?;
         bail!("the model was not loaded");

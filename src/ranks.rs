@@ -1,15 +1,18 @@
 //! The ranks of this process, joined to the coordinator in memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use checkpoint::Checkpoint;
 use coordinator::{Member, MemberError, MemberRequest};
+use futures::future::select_all;
 use opencl::{Device, DeviceKind};
 use proto::worker::load_progress::State;
 use proto::worker::{LoadRequest, Loaded, Loading};
 use tls::Guard;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use worker::BackendChoice;
 use worker::config::WorkerConfig;
 use worker::metrics::WorkerMetrics;
@@ -20,6 +23,38 @@ use crate::config::{Backend, DeviceConfig};
 /// Questions that a rank may have unanswered: one step, and what asks after it.
 const ASKED_MAX: usize = 4;
 
+/// What is under way when a device is lost can only fail; it has this long to say so.
+const LOST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The ranks of this process, for who waits for the loss of their devices.
+pub(crate) struct Ranks(Vec<Rank>);
+
+impl Ranks {
+    /// What comes of `part`, unless the device of a rank is lost: only another process may find it well.
+    /// Then `stop` is called, and the error says which.
+    ///
+    /// # Errors
+    /// As `part`, or the loss.
+    pub(crate) async fn unless_lost<T>(
+        &self,
+        part: impl Future<Output = anyhow::Result<T>>,
+        stop: impl FnOnce(),
+    ) -> anyhow::Result<T> {
+        let lost = select_all(self.0.iter().map(|rank| Box::pin(rank.lost())));
+        let mut part = std::pin::pin!(part);
+        tokio::select! {
+            // Where both have happened, the loss is why.
+            biased;
+            (reason, rank, _) = lost => {
+                stop();
+                drop(timeout(LOST_PATIENCE, part).await);
+                Err(anyhow!("the device of rank {rank} is lost: {reason}"))
+            }
+            ended = &mut part => ended,
+        }
+    }
+}
+
 /// Starts `world` ranks that meet in memory.
 ///
 /// # Errors
@@ -29,10 +64,11 @@ pub(crate) fn start(
     device: &DeviceConfig,
     metrics: &WorkerMetrics,
     world: usize,
-) -> anyhow::Result<Vec<Member>> {
+) -> anyhow::Result<(Vec<Member>, Ranks)> {
     let config = config(checkpoint, device)?;
     let ranks = Rank::start_local(&config, checkpoint, metrics, world);
-    Ok(ranks.into_iter().enumerate().map(|(at, rank)| member(at, rank)).collect())
+    let members = ranks.iter().cloned().enumerate().map(|(at, rank)| member(at, rank)).collect();
+    Ok((members, Ranks(ranks)))
 }
 
 /// What a rank of this process or machine is started with.

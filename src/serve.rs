@@ -16,9 +16,10 @@ pub(crate) async fn run(config: ServeConfig) -> anyhow::Result<()> {
     let checkpoint = models::open(config.model).await?;
     let metrics = WorkerMetrics::new();
     let _watches = telemetry::watch(&metrics, &config.telemetry, cards)?;
-    let members = ranks::start(&checkpoint, &config.device, &metrics, config.world)?;
+    let (members, ranks) = ranks::start(&checkpoint, &config.device, &metrics, config.world)?;
     let asked = front::config(config.http.served_model_name, &config.engine);
     let coordinator = front::start(asked, &checkpoint, members, shutdown.clone())?
         .with_more_metrics(MoreMetrics::new(move || metrics.render()));
-    front::serve(coordinator, listener, door, shutdown).await
+    let serving = front::serve(coordinator, listener, door, shutdown.clone());
+    ranks.unless_lost(serving, || shutdown.cancel()).await
 }
