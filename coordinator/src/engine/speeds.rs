@@ -33,10 +33,13 @@ impl Speeds {
     /// member any more is forgotten.
     pub(super) fn ended(&mut self, group: &Group, roster: &Roster) {
         let computed = std::mem::take(&mut self.computed);
-        if std::mem::take(&mut self.steps) >= STEPS_MIN {
+        let steps = std::mem::take(&mut self.steps);
+        if steps >= STEPS_MIN {
             for ((member, rank), time) in group.members().iter().zip(&group.described).zip(computed)
             {
-                let speed = rank.weight_bytes as f64 / time.as_secs_f64();
+                // Each step read the weights once.
+                let read = rank.weight_bytes as f64 * f64::from(steps);
+                let speed = read / time.as_secs_f64();
                 if speed.is_finite() && speed > 0.0 {
                     self.known.insert(member.name.clone(), speed);
                 }

@@ -83,6 +83,25 @@ async fn a_rank_that_was_slow_takes_less_when_the_group_forms_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rank_that_was_away_for_many_steps_is_as_fast_as_one_that_ran_them() {
+    let mut fleet = fleet(2, 200).await;
+    for oracle in &fleet.oracles {
+        oracle.faults(|faults| faults.computes = Duration::from_millis(10));
+    }
+    let questions = questions(60);
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+    fleet.oracles[1].faults(|faults| faults.away = true);
+    for _ in 0..4 {
+        assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+    }
+    assert_eq!(fleet.oracles[0].shares(), [1]);
+    fleet.oracles[1].faults(|faults| faults.away = false);
+    let state = fleet.state.wait_for(|state| state.capacity().is_some_and(|c| c.world == 2));
+    state.await.unwrap();
+    assert_eq!(fleet.oracles[0].shares(), [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn epochs_are_given_out_by_whoever_keeps_them_until_another_leads() {
     let oracles: Vec<_> = (0..2).map(|_| Oracle::new(STEP_TIME)).collect();
     let members: Vec<_> = oracles.iter().enumerate().map(|(at, o)| o.member(at)).collect();
