@@ -119,7 +119,6 @@ fn receive(
     if wanted.size.is_some_and(|size| done < size) {
         return Err(cut_off("the server ended early".to_owned(), done));
     }
-    file.sync_all().map_err(disk)?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::download::hex;
 use crate::error::CatalogueError;
 use crate::progress::Progress;
 use crate::store;
@@ -15,25 +16,19 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// A place in `cache` for the model called `name`: letters and digits.
+    /// A place in `cache` for the model whose files have this `digest`.
     ///
     /// Blocks while another process takes the same model in.
     ///
     /// # Errors
     /// The cache cannot be written, or another process has been at it for an hour.
-    ///
-    /// # Panics
-    /// `name` has other characters.
     pub fn begin(
         cache: &Path,
-        name: &str,
+        digest: &[u8; 32],
         progress: &dyn Fn(Progress<'_>),
     ) -> Result<Self, CatalogueError> {
-        assert!(
-            name.bytes().all(|byte| byte.is_ascii_alphanumeric()),
-            "{name:?} is a folder's name"
-        );
-        let lock = store::lock(cache, name, progress)?;
+        let name = hex(digest);
+        let lock = store::lock(cache, &name, progress)?;
         Ok(Self { folder: cache.join("handed-over").join(name), _lock: lock })
     }
 
@@ -103,7 +98,7 @@ mod tests {
     #[test]
     fn a_file_goes_on_where_it_was_and_is_whole_at_last() {
         let cache = tempfile::tempdir().unwrap();
-        let begin = || Incoming::begin(cache.path(), "abc123", &|_| {}).unwrap();
+        let begin = || Incoming::begin(cache.path(), &[7; 32], &|_| {}).unwrap();
         let incoming = begin();
         assert_eq!(incoming.missing_from("model.gguf", 5).unwrap(), Some(0));
         incoming.open("model.gguf", 0).unwrap().write_all(b"abc").unwrap();
@@ -123,7 +118,7 @@ mod tests {
     #[test]
     fn no_name_leads_out_of_the_folder() {
         let cache = tempfile::tempdir().unwrap();
-        let incoming = Incoming::begin(cache.path(), "abc123", &|_| {}).unwrap();
+        let incoming = Incoming::begin(cache.path(), &[7; 32], &|_| {}).unwrap();
         for hostile in ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "a\n"] {
             assert!(incoming.missing_from(hostile, 1).is_err(), "{hostile:?}");
             assert!(incoming.open(hostile, 0).is_err(), "{hostile:?}");

@@ -74,6 +74,8 @@ pub(crate) fn open(path: &Path, start: u64) -> Result<File, CatalogueError> {
 /// Gives a whole file its final name.
 pub(crate) fn publish(part: &Path, target: &Path) -> Result<(), CatalogueError> {
     make_folder_of(target)?;
+    // A name that survives a power cut must not be that of a file that did not.
+    File::open(part).and_then(|file| file.sync_all()).map_err(CatalogueError::disk(part))?;
     fs::rename(part, target).map_err(CatalogueError::disk(target))?;
     // So that the name survives a power cut. A file system that can't is no reason to fail.
     if let Some(folder) = target.parent()
