@@ -37,6 +37,11 @@ pub(crate) struct Taken {
     pub(crate) received: u64,
 }
 
+/// All that came was thrown away: nothing is gained by it.
+#[derive(Debug, thiserror::Error)]
+#[error("what came cannot be used")]
+struct Discarded;
+
 /// Takes a model over. What was cut off goes on where it was; who announces itself first in a cluster is
 /// asked first.
 pub(crate) async fn take(
@@ -54,7 +59,7 @@ pub(crate) async fn take(
             Ok(checkpoint) => return Ok(Taken { checkpoint, received }),
             Err(error) => error,
         };
-        if received > before {
+        if received > before && !error.is::<Discarded>() {
             (tries, pause) = (0, patience.pause);
         }
         tries += 1;
@@ -86,40 +91,37 @@ async fn attempt(
     let listed = timeout(silence_max, client.list(ListRequest {})).await;
     let listed = listed.context("the worker does not answer")??.into_inner();
     let ListReply { model_digest, is_folder, files } = listed;
-    ensure!(
-        model_digest.len() == 32
-            && (1..=FILES_MAX).contains(&files.len())
-            && (is_folder || files.len() == 1),
-        "{address} lists no model"
-    );
+    let lists_none = || format!("{address} lists no model");
+    let digest: [u8; 32] = model_digest.try_into().ok().with_context(lists_none)?;
+    let most = if is_folder { FILES_MAX } else { 1 };
+    ensure!((1..=most).contains(&files.len()), lists_none());
     tracing::info!(from = address, files = files.len(), "taking the model over");
     let cache = settings.cache.clone();
-    let name = hex(&model_digest);
     let begun =
-        spawn_blocking(move || Incoming::begin(&cache, &name, &catalogue::progress::shown()));
+        spawn_blocking(move || Incoming::begin(&cache, &digest, &catalogue::progress::shown()));
     let incoming = begun.await??;
     for file in &files {
-        take_file(&mut client, &model_digest, file, &incoming, silence_max, received).await?;
+        take_file(&mut client, digest, file, &incoming, silence_max, received).await?;
     }
     let path = if is_folder {
         incoming.folder().to_owned()
     } else {
         incoming.folder().join(&files[0].name)
     };
-    match open(path, model_digest).await {
+    match open(path, digest).await {
         Ok(checkpoint) => Ok(checkpoint),
         Err(error) => {
             incoming.discard()?;
-            Err(error)
+            Err(error.context(Discarded))
         }
     }
 }
 
 /// Opens what came, if it is what was listed.
-async fn open(path: PathBuf, digest: Vec<u8>) -> anyhow::Result<Arc<Checkpoint>> {
+async fn open(path: PathBuf, digest: [u8; 32]) -> anyhow::Result<Arc<Checkpoint>> {
     let opened = spawn_blocking(move || {
         let checkpoint = Checkpoint::open(&path)?;
-        ensure!(checkpoint.digest()[..] == digest, "what came is another model than was listed");
+        ensure!(checkpoint.digest() == digest, "what came is another model than was listed");
         Ok(Arc::new(checkpoint))
     });
     opened.await?
@@ -127,7 +129,7 @@ async fn open(path: PathBuf, digest: Vec<u8>) -> anyhow::Result<Arc<Checkpoint>>
 
 async fn take_file(
     client: &mut FilesClient<Channel>,
-    model_digest: &[u8],
+    digest: [u8; 32],
     file: &FileEntry,
     incoming: &Incoming,
     silence_max: Duration,
@@ -136,7 +138,7 @@ async fn take_file(
     let Some(start) = incoming.missing_from(&file.name, file.bytes)? else { return Ok(()) };
     let mut part = incoming.open(&file.name, start)?;
     let request =
-        ReadRequest { model_digest: model_digest.to_vec(), name: file.name.clone(), from: start };
+        ReadRequest { model_digest: digest.to_vec(), name: file.name.clone(), from: start };
     let mut done = start;
     let progress = catalogue::progress::shown();
     let mut pieces = timeout(silence_max, client.read(request)).await??.into_inner();
@@ -178,15 +180,9 @@ async fn client(
 async fn announced(etcd: Etcd) -> anyhow::Result<String> {
     let (there, mut seen) = watch::channel(Vec::<Announcement>::new());
     let _watching = AbortOnDropHandle::new(tokio::spawn(registry::watch(etcd, there)));
-    if seen.borrow().is_empty() {
-        tracing::info!("waiting for a worker that has the model");
-    }
+    tracing::info!("looking for a worker that has the model");
     let has = |worker: &Announcement| !worker.draining;
     let there = seen.wait_for(|there| there.iter().any(has)).await?;
     let first = there.iter().find(|worker| has(worker)).context("nobody is there")?;
     Ok(first.address.clone())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -70,6 +70,12 @@ impl Checkpoint {
         self.layout.files().iter().map(|file| file.bytes().len() as u64).sum()
     }
 
+    /// Whether the model is a folder of files; else it is one file.
+    #[must_use]
+    pub const fn is_folder(&self) -> bool {
+        matches!(self.layout, Layout::Folder(_))
+    }
+
     /// Every file that makes a difference to the model, tensors or not: together they are all that another
     /// machine needs to open the same.
     ///

@@ -186,8 +186,13 @@ impl Rank {
     }
 
     /// The model that it was started with.
-    pub(crate) fn checkpoint(&self) -> Arc<Checkpoint> {
-        Arc::clone(&self.shared.checkpoint)
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        &self.shared.checkpoint
+    }
+
+    /// Identifies that model's files.
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        &self.shared.digest
     }
 
     /// What it is and has.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
-use checkpoint::{Checkpoint, ModelFile};
+use checkpoint::ModelFile;
 use proto::files::files_server::Files;
 use proto::files::{FileEntry, ListReply, ListRequest, Piece, ReadRequest};
 use sha2::{Digest, Sha256};
@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::metrics::WorkerMetrics;
+use crate::rank::Rank;
 
 /// Bytes of a piece: large enough for line rate, small beside the windows of a connection.
 const PIECE_BYTES: usize = 1 << 20;
@@ -22,24 +23,37 @@ const PIECES_AHEAD: usize = 4;
 const READERS_MAX: usize = 4;
 
 /// What workers without the model call.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct FileCalls {
-    checkpoint: Arc<Checkpoint>,
-    metrics: WorkerMetrics,
+    rank: Rank,
     readers: Arc<Semaphore>,
 }
 
 impl FileCalls {
-    pub(super) fn new(checkpoint: Arc<Checkpoint>, metrics: WorkerMetrics) -> Self {
-        Self { checkpoint, metrics, readers: Arc::new(Semaphore::new(READERS_MAX)) }
+    pub(super) fn new(rank: Rank) -> Self {
+        Self { rank, readers: Arc::new(Semaphore::new(READERS_MAX)) }
+    }
+
+    /// On a thread that may wait for a disk: the one that drives this server carries a step's frames, too.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        let own = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&own)).await;
+        done.unwrap_or_else(|died| Err(Status::internal(died.to_string())))
+    }
+
+    fn files(&self) -> Result<Vec<ModelFile>, Status> {
+        self.rank.checkpoint().model_files().map_err(|error| unreadable(&error))
     }
 
     fn open(&self, request: &ReadRequest) -> Result<File, Status> {
-        if request.model_digest != self.checkpoint.digest() {
+        if request.model_digest != self.rank.digest() {
             return Err(Status::failed_precondition("this worker has another model"));
         }
         // Only what is listed is read, whatever is asked for.
-        let files = self.checkpoint.model_files().map_err(|error| unreadable(&error))?;
+        let files = self.files()?;
         let found = files.iter().find(|file| file.name == request.name);
         let found = found.ok_or_else(|| Status::not_found("the model has no such file"))?;
         let mut file = File::open(&found.path).map_err(|error| unreadable(&error))?;
@@ -53,12 +67,12 @@ impl Files for FileCalls {
     type ReadStream = ReceiverStream<Result<Piece, Status>>;
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
-        let files = self.checkpoint.model_files().map_err(|error| unreadable(&error));
-        self.metrics.rpc("list", files.is_ok());
+        let files = self.aside(Self::files).await;
+        self.rank.metrics().rpc("list", files.is_ok());
         let entry = |file: ModelFile| FileEntry { name: file.name, bytes: file.bytes };
         Ok(Response::new(ListReply {
-            model_digest: self.checkpoint.digest().to_vec(),
-            is_folder: self.checkpoint.path().is_dir(),
+            model_digest: self.rank.digest().to_vec(),
+            is_folder: self.rank.checkpoint().is_folder(),
             files: files?.into_iter().map(entry).collect(),
         }))
     }
@@ -67,13 +81,14 @@ impl Files for FileCalls {
         &self,
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        let file = self.open(request.get_ref());
-        self.metrics.rpc("read", file.is_ok());
+        let asked = request.into_inner();
+        let file = self.aside(move |own| own.open(&asked)).await;
+        self.rank.metrics().rpc("read", file.is_ok());
         let file = file?;
         let turn = Arc::clone(&self.readers).acquire_owned().await;
         let turn = turn.map_err(|_| Status::unavailable("the worker is stopping"))?;
         let (pieces, reader) = mpsc::channel(PIECES_AHEAD);
-        let metrics = self.metrics.clone();
+        let metrics = self.rank.metrics().clone();
         tokio::task::spawn_blocking(move || send(file, &pieces, &metrics, turn));
         Ok(Response::new(ReceiverStream::new(reader)))
     }

@@ -96,7 +96,7 @@ async fn grpc(
         let calls = PeerCalls::new(switchboard.desk().clone(), rank.metrics().clone());
         PeerServer::new(calls).max_decoding_message_size(FRAME_BYTES_MAX)
     });
-    let files = FileCalls::new(rank.checkpoint(), rank.metrics().clone());
+    let files = FileCalls::new(rank.clone());
     let worker = WorkerServer::new(WorkerCalls::new(rank, stop.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
