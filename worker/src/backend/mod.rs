@@ -233,9 +233,9 @@ pub trait Backend: Send + 'static {
     /// Whether it can keep keys and values so; asked before anything is loaded.
     ///
     /// # Errors
-    /// [`BackendError::CacheDtype`].
-    fn keeps(&self, dtype: KvDtype) -> Result<(), BackendError> {
-        match dtype {
+    /// [`BackendError::CacheDtype`]; [`BackendError::Unsupported`] for a shape.
+    fn keeps(&self, shape: &CacheShape) -> Result<(), BackendError> {
+        match shape.dtype {
             KvDtype::F16 => Ok(()),
             KvDtype::Q8 => Err(BackendError::CacheDtype { backend: self.capabilities().backend }),
         }

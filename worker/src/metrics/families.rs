@@ -279,8 +279,7 @@ impl Families {
         counters.into_iter().for_each(|family| remove(family, who));
         let counters = [&self.swap_blocks, &self.swap_bytes, &self.copied_blocks, &self.tokens];
         counters.into_iter().for_each(|family| remove(family, who));
-        remove(&self.launches, who);
-        remove(&self.nan, who);
+        [&self.launches, &self.nan].into_iter().for_each(|family| remove(family, who));
     }
 }
 

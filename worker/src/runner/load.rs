@@ -30,14 +30,14 @@ pub(super) fn load<B: Backend>(
     order: &LoadOrder,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Box<Model<B>>, Loaded), LoadError> {
-    backend.keeps(order.kv_dtype)?;
     let config = checkpoint.config();
     let slices = order.shard.slices(config);
     let kv_heads = slices.heads.kv.len();
     let positions = order.positions(config);
+    let one = room::shape(order, config, kv_heads, Room { blocks: 1, swap_blocks: 0 });
+    backend.keeps(&one)?;
     let mut model = Model::load(backend, checkpoint, &slices, positions, progress)?;
-    let one = Room { blocks: 1, swap_blocks: 0 };
-    let block_bytes = model.block_bytes(&room::shape(order, config, kv_heads, one));
+    let block_bytes = model.block_bytes(&one);
     let host = HostMemory::read();
     let room = match model.memory() {
         Some(memory) => room::blocks_on_device(order, positions, block_bytes, (memory, host))?,

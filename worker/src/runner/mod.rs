@@ -159,6 +159,7 @@ impl Runner {
         order.check(checkpoint.config())?;
         assert_eq!(collective.rank(), order.shard.rank(), "the collective is of this rank");
         assert_eq!(collective.world(), order.shard.world(), "the collective is of this world");
+        let place = (order.place_here, order.ranks_here);
         let (device, loaded) = match choice {
             BackendChoice::Candle => {
                 let (model, loaded) =
@@ -166,13 +167,12 @@ impl Runner {
                 (Device::Candle(model), loaded)
             }
             BackendChoice::Cpu => {
-                let place = (order.place_here, order.ranks_here);
                 let backend = CpuBackend::of_rank(threads, place)?;
                 let (model, loaded) = load(backend, checkpoint, order, progress)?;
                 (Device::Cpu(model), loaded)
             }
             BackendChoice::OpenCl(config) => {
-                let backend = OpenClBackend::new(config, order.shard.rank(), order.ranks_here)?;
+                let backend = OpenClBackend::new(config, place)?;
                 let (model, loaded) = load(backend, checkpoint, order, progress)?;
                 (Device::OpenCl(model), loaded)
             }

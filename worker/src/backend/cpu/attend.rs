@@ -58,8 +58,9 @@ pub(crate) struct Attend<'a> {
     pub(crate) batch: &'a Batch,
 }
 
-/// The working memory of each thread of a team, with room for any item before the first one is begun: who
-/// computes what is chance, and a thread that comes late should not have to ask for memory.
+/// The working memory of each thread of a team, with room for any item before the first one is begun, but for
+/// tile registers' operands: who computes what is chance, and a thread that comes late should not have to ask
+/// for memory.
 #[derive(Debug)]
 pub(crate) struct Scratches(Vec<Mutex<Scratch>>);
 
@@ -68,7 +69,8 @@ impl Scratches {
         Self((0..threads.max(1)).map(|_| Mutex::default()).collect())
     }
 
-    fn reserve(&mut self, layout: &Layout) {
+    /// Makes that room, for blocks of such a layout.
+    pub(crate) fn reserve(&mut self, layout: &Layout) {
         for scratch in &mut self.0 {
             scratch.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(layout);
         }
@@ -80,8 +82,9 @@ impl Scratches {
     }
 }
 
-/// A thread's working memory.
+/// A thread's working memory, in cache lines of its own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Scratch {
     /// Queries, scaled and rounded. `(head size, VECTORS)`
     pub(crate) q: Vec<f32>,
@@ -99,7 +102,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Tile registers have their operands in memory that grows as it is first used.
+    /// Room for any item of such a layout; what tile registers read grows as it is first used.
     fn reserve(&mut self, layout: &Layout) {
         let (Self { q, weights, folded, split, gathered, numbers, .. }, size) =
             (self, layout.value_size());
@@ -125,14 +128,13 @@ pub(crate) fn reserve<T>(numbers: &mut Vec<T>, count: usize) {
 pub(crate) fn attend(
     isa: Isa,
     team: &Team,
-    (plan, pool, scratches): (&mut Plan, &Pool<f32>, &mut Scratches),
+    (plan, pool, scratches): (&mut Plan, &Pool<f32>, &Scratches),
     attend: &Attend<'_>,
     kv_of_query: &[usize],
     out: &mut [f32],
 ) {
     plan.make(attend, kv_of_query, team.threads());
-    scratches.reserve(attend.layout);
-    let (plan, scratches) = (&*plan, &*scratches);
+    let plan = &*plan;
     let out = Disjoint::new(out);
     let size = Folded::size(attend.layout.value_size());
     let cut = plan.items.iter().any(|item| item.split.is_some());

@@ -43,7 +43,6 @@ pub(crate) mod tests;
 pub(crate) mod weight;
 
 use checkpoint::Activation;
-use proto::worker::KvDtype;
 
 pub use self::bandwidth::read_bandwidth;
 pub use self::cache::Cache;
@@ -214,8 +213,8 @@ impl Backend for CpuBackend {
         Rope::new(&mut self.arena, inverse_frequencies, attention_factor, positions)
     }
 
-    fn keeps(&self, _: KvDtype) -> Result<(), BackendError> {
-        Ok(())
+    fn keeps(&self, shape: &CacheShape) -> Result<(), BackendError> {
+        cache::Layout::of("cpu", shape).map(drop)
     }
 
     fn block_bytes(&self, shape: &CacheShape) -> u64 {
@@ -223,7 +222,9 @@ impl Backend for CpuBackend {
     }
 
     fn cache(&mut self, shape: &CacheShape) -> Result<Cache, BackendError> {
-        Cache::new(shape, machine::memory_bytes())
+        let cache = Cache::new(shape, machine::memory_bytes())?;
+        self.scratches.reserve(&cache.layout);
+        Ok(cache)
     }
 
     fn upload(&mut self, values: &[f32], columns: usize) -> Tensor {
@@ -300,7 +301,7 @@ impl Backend for CpuBackend {
         let mut out = self.tensor(q.rows, q.columns);
         let layer = cache.layer(shape.layer);
         let call = Attend { q: &q.values, shape, layout: &cache.layout, layer, batch };
-        let memory = (&mut self.plan, &self.numbers, &mut self.scratches);
+        let memory = (&mut self.plan, &self.numbers, &self.scratches);
         attend::attend(self.isa, &self.team, memory, &call, kv_of_query, &mut out.values);
         out
     }

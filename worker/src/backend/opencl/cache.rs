@@ -9,8 +9,9 @@ use crate::backend::opencl::driver::{Driver, failed};
 use crate::backend::opencl::programs::{Heads, Part};
 use crate::backend::{BackendError, CacheShape};
 
-/// Query heads that share a read of the cache at most: the sums of so many stay in registers.
-const SHARING_MAX: usize = 8;
+/// Query heads that may share a read of the cache: the sums of eight stay in registers, and Intel's compiler
+/// spills those of seven.
+const SHARINGS: [usize; 7] = [1, 2, 3, 4, 5, 6, 8];
 /// Numbers of the query heads of a work-group, for each of which it keeps 32 bytes of local memory.
 const SHARED_NUMBERS_MAX: usize = 1024;
 
@@ -27,27 +28,18 @@ pub struct Cache {
     block_bytes: usize,
 }
 
-/// Query heads of such a size that may share a read.
-fn sharing_max(head_size: usize) -> usize {
-    match (SHARED_NUMBERS_MAX / head_size.max(1)).clamp(1, SHARING_MAX) {
-        7 => 6,
-        most => most,
-    }
-}
-
-/// What [`sharing`] comes to, whatever the model.
+/// What [`sharing`] comes to for heads of such a size, whatever the model.
 pub(crate) fn sharings(head_size: usize) -> impl Iterator<Item = usize> {
-    (1..=sharing_max(head_size)).filter(|&sharing| sharing != 7)
+    let most = (SHARED_NUMBERS_MAX / head_size.max(1)).max(1);
+    SHARINGS.into_iter().filter(move |&sharing| sharing <= most)
 }
 
-/// How many query heads of a KV head share a read: lots are few, and alike. Seven go where eight would:
-/// Intel's compiler spills the registers of seven.
+/// How many query heads of a KV head share a read: lots are few, and alike.
 fn sharing(queries_per_kv_head: usize, head_size: usize) -> usize {
     let queries = queries_per_kv_head.max(1);
-    match queries.div_ceil(queries.div_ceil(sharing_max(head_size))) {
-        7 => 8,
-        sharing => sharing,
-    }
+    let most = sharings(head_size).last().expect("one head is always there");
+    let alike = queries.div_ceil(queries.div_ceil(most));
+    sharings(head_size).find(|&sharing| sharing >= alike).unwrap_or(most)
 }
 
 impl Cache {

@@ -25,7 +25,6 @@ use bytemuck::cast_slice;
 use checkpoint::Activation;
 use opencl::Buffer;
 pub use opencl::{DeviceChoice, DeviceKind};
-use proto::worker::KvDtype;
 
 pub use self::cache::Cache;
 pub use self::listed::{ListedProgram, listed_programs};
@@ -33,7 +32,7 @@ pub use self::open::OpenClConfig;
 pub use self::product::product_kernel;
 pub use self::tensor::Tensor;
 pub use self::weight::Weight;
-use crate::backend::cpu::cache::block_bytes;
+use crate::backend::cpu::cache::{Layout, block_bytes};
 use crate::backend::cpu::rope::rotations;
 use crate::backend::opencl::driver::{Driver, u32_of};
 use crate::backend::opencl::pool::Lease;
@@ -83,10 +82,9 @@ impl OpenClBackend {
         Tensor::new(rows, columns, self.driver.lease(rows * columns * 4))
     }
 
-    fn chosen(&mut self, x: &Tensor, rows: &[usize]) -> Tensor {
-        let numbers: Vec<u32> = rows.iter().map(|&row| u32_of(row)).collect();
-        let wanted = self.driver.send(cast_slice(&numbers));
-        rows::select(&mut self.driver, x, (&wanted, rows.len()))
+    /// These rows; none where they are all of them, in order: nothing has to be launched then.
+    fn chosen(&mut self, x: &Tensor, rows: &[usize]) -> Option<Tensor> {
+        (!is_all(rows, x)).then(|| self.select(x, rows)) // (rows, columns)
     }
 
     fn numbers(
@@ -169,8 +167,8 @@ impl Backend for OpenClBackend {
         block_bytes(shape)
     }
 
-    fn keeps(&self, _: KvDtype) -> Result<(), BackendError> {
-        Ok(())
+    fn keeps(&self, shape: &CacheShape) -> Result<(), BackendError> {
+        Layout::of("opencl", shape).map(drop)
     }
 
     fn cache(&mut self, shape: &CacheShape) -> Result<Cache, BackendError> {
@@ -286,15 +284,15 @@ impl Backend for OpenClBackend {
     }
 
     fn select(&mut self, x: &Tensor, rows: &[usize]) -> Tensor {
-        self.chosen(x, rows) // (rows, columns)
+        let numbers: Vec<u32> = rows.iter().map(|&row| u32_of(row)).collect();
+        let wanted = self.driver.send(cast_slice(&numbers));
+        rows::select(&mut self.driver, x, (&wanted, rows.len())) // (rows, columns)
     }
 
     fn rows(&mut self, x: &Tensor, rows: &[usize], out: &mut Vec<f32>) -> Result<(), BackendError> {
-        if is_all(rows, x) {
-            return self.numbers(&x.values, x.rows * x.columns, out);
-        }
-        let wanted = self.chosen(x, rows); // (rows, columns)
-        self.numbers(&wanted.values, rows.len() * x.columns, out)
+        let chosen = self.chosen(x, rows);
+        let x = chosen.as_ref().unwrap_or(x); // (rows, columns)
+        self.numbers(&x.values, rows.len() * x.columns, out)
     }
 
     fn logits(
@@ -304,12 +302,9 @@ impl Backend for OpenClBackend {
         head: &Weight,
         out: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
-        let logits = if is_all(rows, x) {
-            self.linear(x, head) // (rows, rows of head)
-        } else {
-            let wanted = self.chosen(x, rows); // (rows, hidden)
-            self.linear(&wanted, head) // (rows, rows of head)
-        };
+        let chosen = self.chosen(x, rows);
+        let x = chosen.as_ref().unwrap_or(x); // (rows, hidden)
+        let logits = self.linear(x, head); // (rows, rows of head)
         self.numbers(&logits.values, rows.len() * head.rows, out)
     }
 
@@ -327,7 +322,7 @@ impl Backend for OpenClBackend {
     }
 }
 
-/// Whether these are all rows of a tensor, in order: nothing has to be launched to choose them.
+/// Whether these are all rows of a tensor, in order.
 fn is_all(rows: &[usize], x: &Tensor) -> bool {
     rows.len() == x.rows && rows.iter().enumerate().all(|(at, &row)| at == row)
 }

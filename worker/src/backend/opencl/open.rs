@@ -42,18 +42,17 @@ impl OpenClConfig {
 }
 
 impl OpenClBackend {
-    /// Takes the device of a rank: the `ranks_here` ranks of one machine take one each, in order of their addresses, and
-    /// begin again where there are more ranks than devices.
+    /// Takes the device of the rank that has this place among the `ranks_here` of its machine: they take one
+    /// each, in order, and begin again where there are more ranks than devices.
     ///
     /// # Errors
     /// [`BackendError::Absent`] if there is none, [`BackendError::Device`] if it cannot be taken.
     pub fn new(
         config: &OpenClConfig,
-        rank: usize,
-        ranks_here: usize,
+        (place, ranks_here): (usize, usize),
     ) -> Result<Self, BackendError> {
         let devices = config.devices()?;
-        let queue = Queue::open(&devices[rank % devices.len()]);
+        let queue = Queue::open(&devices[place % devices.len()]);
         let queue = queue.map_err(|error| failed(&error))?;
         let driver = Driver::new(queue, config.programs.clone()).map_err(|error| failed(&error))?;
         Ok(Self {

@@ -1,4 +1,4 @@
-// The KV cache, rotary embedding on the way to it, and what becomes of attention's parts.
+// How the KV cache lies, and what a row sees of it: what append.cl and attention.cl have in common.
 //
 // A page holds 16 positions of a KV head: for each number of a key that number of all 16, then their
 // values one after another, each padded to whole vectors of 16. Numbers are f16 of 8 significant bits.

@@ -24,7 +24,7 @@ fn backends() -> (CpuBackend, Vec<OpenClBackend>) {
         programs: Some(std::env::temp_dir().join("arcmesh-test-programs")),
     };
     let devices = fixture::device::opencl().into_iter();
-    (cpu, devices.map(|(_, path)| OpenClBackend::new(&config(path), 0, 1).unwrap()).collect())
+    (cpu, devices.map(|(_, path)| OpenClBackend::new(&config(path), (0, 1)).unwrap()).collect())
 }
 
 /// The numbers of all rows of a tensor.
