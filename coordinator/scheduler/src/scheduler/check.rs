@@ -33,7 +33,8 @@ impl Scheduler {
     }
 
     fn check_groups(&self) {
-        assert!(self.live() <= self.limits.running_max(), "a step has a token for all that runs");
+        let live: u32 = self.running.iter().map(SequenceGroup::live).sum();
+        assert!(live <= self.limits.running_max(), "a step has a token for all that runs");
         let groups = self.running.iter().chain(self.swapped.values()).chain(self.waiting.iter());
         for group in groups {
             let live = group.sequences().iter().filter(|sequence| !sequence.finished);

@@ -109,8 +109,4 @@ impl Scheduler {
         let (blocks, tokens) = group.filled(self.limits.block_size);
         blocks.0 > 0 && blocks <= self.host.free() && self.rates.prefer_swap(blocks, tokens)
     }
-
-    pub(super) fn live(&self) -> u32 {
-        self.running.iter().map(SequenceGroup::live).sum()
-    }
 }
