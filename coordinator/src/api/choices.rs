@@ -230,10 +230,12 @@ impl Choices {
         choice.tokens = choice.tokens.saturating_add(1);
         self.metrics.answer_token();
         if let Some(likelihood) = likelihood {
-            let offset = choice.characters;
-            let spoken = Spoken::new(token.0, offset, Some(likelihood), &self.tokenizer);
-            choice.spoken.push(spoken);
             choice.logprobs += f64::from(likelihood.logprob);
+            if self.parameters.told.is_some() {
+                let offset = choice.characters;
+                let spoken = Spoken::new(token.0, offset, Some(likelihood), &self.tokenizer);
+                choice.spoken.push(spoken);
+            }
         }
         let special = self.tokenizer.is_special(token.0);
         if special || self.parameters.stop_tokens.contains(&token.0) {

@@ -1,6 +1,6 @@
 //! The keys of which a request must show one: some that stay, and some that a file says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,12 +45,11 @@ pub enum KeysError {
     },
 }
 
-/// A key, padded to the length of the longest, so that comparing it takes the same time whatever it is
-/// compared with.
+/// A key, padded with zeros, which no key has, to the length of the longest, so that comparing it takes the
+/// same time whatever it is compared with.
 #[derive(Clone)]
 struct Key {
     bytes: [u8; KEY_BYTES_MAX],
-    length: u64,
     tenant: u32,
 }
 
@@ -94,7 +93,7 @@ impl ApiKeys {
         let mut tenant = 0;
         // Every key is looked at, whichever fits.
         for key in self.fixed.iter().chain(file.iter().flat_map(|keys| keys.iter())) {
-            tenant.conditional_assign(&key.tenant, key.is(&given));
+            tenant.conditional_assign(&key.tenant, key.bytes.ct_eq(&given.bytes));
         }
         (tenant > 0).then_some(TenantId(tenant))
     }
@@ -113,11 +112,7 @@ impl Key {
         }
         let mut bytes = [0; KEY_BYTES_MAX];
         bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-        Some(Self { bytes, length: u64::try_from(text.len()).ok()?, tenant })
-    }
-
-    fn is(&self, other: &Self) -> subtle::Choice {
-        self.bytes.ct_eq(&other.bytes) & self.length.ct_eq(&other.length)
+        Some(Self { bytes, tenant })
     }
 }
 
@@ -127,6 +122,8 @@ fn keys(bytes: &[u8], path: &Path, before: &[Key], fixed: u32) -> Result<Vec<Key
     let wrong = |reason: String| KeysError::File { path: path.to_owned(), reason };
     let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is no text".to_owned()))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let known: BTreeMap<&[u8], u32> =
+        before.iter().map(|key| (&key.bytes[..], key.tenant)).collect();
     let mut newest = before.iter().map(|key| key.tenant).fold(fixed, u32::max);
     let mut seen = BTreeSet::new();
     let mut keys = Vec::new();
@@ -139,8 +136,8 @@ fn keys(bytes: &[u8], path: &Path, before: &[Key], fixed: u32) -> Result<Vec<Key
         }
         let none = || KeysError::Line { path: path.to_owned(), line };
         let mut key = Key::new(key, newest.saturating_add(1)).ok_or_else(none)?;
-        match before.iter().find(|known| known.is(&key).into()) {
-            Some(known) => key.tenant = known.tenant,
+        match known.get(&key.bytes[..]) {
+            Some(tenant) => key.tenant = *tenant,
             None => newest = key.tenant,
         }
         keys.push(key);

@@ -114,11 +114,12 @@ impl Door {
         };
         let secured = async {
             let mut first = [0];
-            if stream.peek(&mut first).await? == 0 || first[0] == HANDSHAKE {
-                let stream = Stalling::new(stream, self.write_stall_max, line.clone());
+            let speaks_tls = stream.peek(&mut first).await? == 0 || first[0] == HANDSHAKE;
+            let stream = Stalling::new(stream, self.write_stall_max, line.clone());
+            if speaks_tls {
                 return certificate.accept(stream).await.map(Either::Left);
             }
-            Ok(Either::Right(Stalling::new(stream, self.write_stall_max, line.clone())))
+            Ok(Either::Right(stream))
         };
         match timeout(self.head_wait_max, secured).await {
             Ok(Ok(Either::Left(stream))) => self.speak(stream, line).await,

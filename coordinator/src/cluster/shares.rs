@@ -42,9 +42,10 @@ pub(super) fn shares(ranks: &[Able], weight_bytes: u64) -> Result<Vec<u32>, Shor
     let fastest = ranks.iter().map(|rank| rank.speed).fold(0.0, f64::max);
     let are_equal = ranks.iter().all(|rank| rank.speed * AS_FAST >= fastest);
     let speed = |rank: &Able| if are_equal { 1.0 } else { rank.speed };
+    let room = |rank: &Able| rank.memory_bytes / 10 * TENTHS_FOR_WEIGHTS;
     let holds = |rank: &Able| match rank.memory_bytes {
         0 => 1.0,
-        bytes => (bytes / 10 * TENTHS_FOR_WEIGHTS) as f64 / weight_bytes.max(1) as f64,
+        _ => room(rank) as f64 / weight_bytes.max(1) as f64,
     };
     let mut full = vec![None; ranks.len()];
     loop {
@@ -58,8 +59,8 @@ pub(super) fn shares(ranks: &[Able], weight_bytes: u64) -> Result<Vec<u32>, Shor
             .position(|(rank, full)| full.is_none() && part(rank) > holds(rank));
         let Some(at) = too_full else {
             if speeds == 0.0 && taken < 1.0 {
-                let room = ranks.iter().map(|rank| rank.memory_bytes / 10 * TENTHS_FOR_WEIGHTS);
-                return Err(Shortage { weight_bytes, ranks: ranks.len(), room_bytes: room.sum() });
+                let room_bytes = ranks.iter().map(room).sum();
+                return Err(Shortage { weight_bytes, ranks: ranks.len(), room_bytes });
             }
             if are_equal && full.iter().all(Option::is_none) {
                 return Ok(vec![1; ranks.len()]);

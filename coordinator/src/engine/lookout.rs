@@ -65,7 +65,7 @@ impl Engine {
         let roster = &self.setup.roster;
         let leaving = group.members().iter().find(|member| roster.is_leaving(&member.name));
         let Some(leaving) = leaving else { return };
-        if roster.there().iter().any(|member| !self.suspects.is_out(&member.name)) {
+        if roster.candidates(|name| self.suspects.is_out(name)) > 0 {
             let what = format!("{} is drained", leaving.name);
             self.regroup = Some(ClusterError::Planned(what));
         }

@@ -302,7 +302,8 @@ pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// FNV-1a over all numbers of a plan but the tokens, which follow from what was told.
+/// In the manner of FNV-1a, a number at a time, over all of a plan but the tokens, which follow from what was
+/// told.
 fn digest(plan: &StepPlan) -> u64 {
     let mut digest = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |number: u64| {

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use scheduler::{GroupId, Outcome, Rates, Scheduler, SequenceId, Time, TokenId};
+use scheduler::{GroupId, Outcome, Rates, Scheduler, Time, TokenId};
 
 use crate::record::line::{Ending, FORMAT, Header, KIND, Line, PlanLine, SliceLine, SubmitLine};
 
@@ -18,7 +18,7 @@ const SEQUENCES_MAX: u32 = 1 << 16;
 const ENDS_MAX: u32 = 1 << 10;
 
 /// A recording that was replayed, every plan the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Replayed {
     /// Steps planned.
     pub steps: u64,
@@ -193,15 +193,8 @@ impl Again {
         }
         let scheduler =
             Scheduler::new(header.limits()).map_err(|error| damaged(error.to_string()))?;
-        let replayed = Replayed {
-            steps: 0,
-            groups: 0,
-            lasted: Duration::ZERO,
-            recomputed: 0,
-            swapped: 0,
-            ending: None,
-        };
         let (began, now) = (None, Time::default());
+        let replayed = Replayed::default();
         Ok(Self { scheduler, stops, in_flight: None, began, now, replayed })
     }
 
@@ -319,6 +312,5 @@ fn shown(plan: &PlanLine) -> String {
 
 fn slice(slice: &SliceLine) -> String {
     let SliceLine(group, index, start, count, _) = slice;
-    let sequence = SequenceId { group: GroupId(*group), index: *index };
-    format!("group {} sequence {} from {start} by {count} tokens", sequence.group.0, sequence.index)
+    format!("group {group} sequence {index} from {start} by {count} tokens")
 }
