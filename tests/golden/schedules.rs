@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fixture::random::Random;
 use proto::worker::{
     BlockPair as WirePair, KvDtype, Sampling as WireSampling, Slice as WireSlice, StepRequest,
 };
@@ -47,18 +48,6 @@ struct Met {
     cut: usize,
     lost: usize,
     copied: usize,
-}
-
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u32::try_from((mixed ^ (mixed >> 31)) % u64::from(bound)).unwrap()
-    }
 }
 
 impl Rank {
@@ -125,7 +114,7 @@ impl Rank {
 /// Prompts of which many begin alike, with one sequence or more.
 fn questions(rank: &mut Rank) -> Vec<Question> {
     let beginnings = [vec![], (500..509).collect::<Vec<u32>>(), (700..714).collect()];
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let mut made = Vec::new();
     for nth in 0..12_u32 {
         let beginning = &beginnings[nth as usize % beginnings.len()];
@@ -156,9 +145,9 @@ fn questions(rank: &mut Rank) -> Vec<Question> {
             let seed = group.sampling.seed + u64::from(index);
             let sampling = Sampling { seed, ..group.sampling };
             let single = NewGroup { sequences: 1, sampling, ..group.clone() };
-            let wide = Limits { prefix_cache: false, ..limits(&mut Random(0)) };
+            let wide = Limits { prefix_cache: false, ..limits(&mut Random::new(0)) };
             let asked = [Question { group: single, answers: vec![] }];
-            let said = schedule(rank, wide, &asked, &mut Random(0), &mut Met::default());
+            let said = schedule(rank, wide, &asked, &mut Random::new(0), &mut Met::default());
             answers.push(said[0][0].clone());
         }
         made.push(Question { group, answers });
@@ -248,7 +237,7 @@ fn whatever_the_schedule_the_real_model_says_the_same() {
     let questions = questions(&mut rank);
     let mut met = Met::default();
     for seed in 1..=SCHEDULES {
-        let mut random = Random(seed << 32);
+        let mut random = Random::new(seed << 32);
         let limits = limits(&mut random);
         let said = schedule(&mut rank, limits.clone(), &questions, &mut random, &mut met);
         for (nth, (said, question)) in said.iter().zip(&questions).enumerate() {

@@ -3,35 +3,13 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::process::Process;
 use crate::secure::Client;
-use crate::security::certs;
-use crate::site::{Site, question, read, streaming};
-
-/// Requests after which a change that nobody noticed is none. Each is a round trip.
-const TRIES_MAX: usize = 100_000;
-
-/// Asks until an answer is as wanted.
-async fn until<T>(asked: impl AsyncFn() -> T, wanted: impl Fn(&T) -> bool) {
-    for _ in 0..TRIES_MAX {
-        if wanted(&asked().await) {
-            return;
-        }
-    }
-    panic!("it never is as wanted");
-}
-
-fn copy(from: &Path, to: &Path, names: [&str; 2]) {
-    for name in names {
-        // Whole or not at all, as `certs init` writes.
-        fs::copy(from.join(name), to.join("new")).unwrap();
-        fs::rename(to.join("new"), to.join(name)).unwrap();
-    }
-}
+use crate::security::{certs, put};
+use crate::site::{Site, question, read, streaming, until};
 
 #[tokio::test]
 async fn https_serves_what_http_serves_and_its_certificate_changes_under_an_answer() {
@@ -63,15 +41,21 @@ async fn https_serves_what_http_serves_and_its_certificate_changes_under_an_answ
 
     // A stranger's certificate becomes the server's; an answer that began before goes on.
     let response = first.ask(&address, chat, Some(&body)).await.unwrap();
-    copy(other, folder, ["127.0.0.1.pem", "127.0.0.1.key"]);
-    until(async || second.ask(&address, "/health", None).await, Result::is_ok).await;
+    for name in ["127.0.0.1.pem", "127.0.0.1.key"] {
+        put(folder, name, &fs::read(other.join(name)).unwrap());
+    }
+    let is_new = async || second.ask(&address, "/health", None).await.is_ok();
+    until("the new certificate is in use", is_new).await;
     assert!(first.ask(&address, "/health", None).await.is_err(), "the old one is in use");
     assert_eq!(read(response, |_| {}).await, expected);
     assert!(log.has("certificates of HTTP were read again"));
     // One that is none changes nothing, and is said.
     fs::write(folder.join("127.0.0.1.pem"), "no certificate").unwrap();
-    let asked = async || drop(second.ask(&address, "/health", None).await.unwrap());
-    until(asked, |()| log.has("the certificates of HTTP before stay in use")).await;
+    let said = async || {
+        second.ask(&address, "/health", None).await.unwrap();
+        log.has("the certificates of HTTP before stay in use")
+    };
+    until("a certificate that is none is told", said).await;
     second.ask(&address, "/health", None).await.unwrap();
 }
 
@@ -120,12 +104,10 @@ async fn keys_of_a_file_come_and_go_while_it_serves_and_a_wrong_file_changes_not
     ] {
         assert_eq!(status(&site, key).await, expected, "{key}");
     }
-    let write = |text: &str| {
-        fs::write(folder.path().join("new"), text).unwrap();
-        fs::rename(folder.path().join("new"), &file).unwrap();
-    };
+    let write = |text: &str| put(folder.path(), "keys", text.as_bytes());
     write("third-key-of-ours\nsecond-key-of-ours\n");
-    until(async || status(&site, "third-key-of-ours").await, |status| *status == 200).await;
+    let third = async || status(&site, "third-key-of-ours").await;
+    until("a new key is accepted", async || third().await == 200).await;
     for (key, expected) in
         [("first-key-of-ours", 401), ("second-key-of-ours", 200), ("a-key-that-stays", 200)]
     {
@@ -136,13 +118,14 @@ async fn keys_of_a_file_come_and_go_while_it_serves_and_a_wrong_file_changes_not
         ("# nobody\n", "keys: there is no key in it"),
     ] {
         write(wrong);
-        until(async || status(&site, "third-key-of-ours").await, |_| log.has(reason)).await;
+        until(reason, async || third().await > 0 && log.has(reason)).await;
         assert_eq!(status(&site, "third-key-of-ours").await, 200);
         assert_eq!(status(&site, "fourth-key-of-ours").await, 401);
     }
     assert!(log.has("the API keys before stay in use"));
     fs::remove_file(&file).unwrap();
-    until(async || status(&site, "third-key-of-ours").await, |_| log.has("No such file")).await;
+    until("a file that is gone is told", async || third().await > 0 && log.has("No such file"))
+        .await;
     assert_eq!(status(&site, "third-key-of-ours").await, 200);
     assert!(!log.has("of-ours") && !log.has("that-stays"), "{log:?}");
 }

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::process;
+
 /// Lines of its log after which an etcd that does not serve is given up.
 const LINES_MAX: usize = 500;
 
@@ -72,9 +74,7 @@ impl Etcd {
 
     /// Sends it a signal, as `kill` names it.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
-        assert!(sent.success(), "{name}");
+        process::signal(&self.child, name);
     }
 }
 
@@ -86,7 +86,8 @@ impl Drop for Etcd {
     }
 }
 
-fn free_port() -> u16 {
+/// A port that nobody uses.
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

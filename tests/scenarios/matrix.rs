@@ -4,26 +4,17 @@
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, free_port};
 use crate::heal::{disturbed, undisturbed};
 use crate::line::Line;
 use crate::membership::{cluster, member, ranks};
 use crate::process::Process;
-use crate::site::{Site, Streamed, address, question, read, streaming, worker};
-
-/// Looks after which something that does not happen never will. Each is a round trip.
-const LOOKS_MAX: usize = 100_000;
-
-/// A port that nobody uses.
-fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port().to_string()
-}
+use crate::site::{Site, Streamed, address, question, read, streaming, until, worker};
 
 #[tokio::test]
 async fn a_worker_that_dies_while_it_loads_is_waited_for() {
     let (first, mut second) = (worker("127.0.0.1:0", 1), worker("127.0.0.1:0", 1));
-    let (at, port) = ([address(&first), address(&second)], free_port());
+    let (at, port) = ([address(&first), address(&second)], free_port().to_string());
     let arguments = ["coordinator", "--port", &port, "--worker", &at[0], "--worker", &at[1]];
     let arguments = arguments.map(str::to_owned);
     let started = tokio::task::spawn_blocking(move || {
@@ -31,12 +22,13 @@ async fn a_worker_that_dies_while_it_loads_is_waited_for() {
     });
     // It says how much of the model is loaded: so it is being loaded.
     let loading = async || {
-        let ready = reqwest::get(format!("http://127.0.0.1:{port}/ready")).await.ok()?;
-        let said = ready.text().await.ok()?;
-        (said.contains("loading") || said.contains("\"ready\"")).then_some(said)
+        let Ok(ready) = reqwest::get(format!("http://127.0.0.1:{port}/ready")).await else {
+            return false;
+        };
+        let said = ready.text().await.unwrap_or_default();
+        said.contains("loading") || said.contains("\"ready\"")
     };
-    let mut looks = 0..LOOKS_MAX;
-    while looks.next().is_some() && loading().await.is_none() {}
+    until("the model is being loaded", loading).await;
     second.kill();
     let back = tokio::task::spawn_blocking(move || worker(&at[1], 1)).await.unwrap();
     let site = Site::of(started.await.unwrap(), vec![first, back]);

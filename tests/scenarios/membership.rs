@@ -2,7 +2,7 @@
 
 use crate::etcd::Etcd;
 use crate::process::Process;
-use crate::site::{Site, question, read, streaming};
+use crate::site::{Site, question, read, streaming, until};
 
 pub(crate) fn member(etcd: &Etcd) -> Process {
     Process::start(&["worker", "--etcd", &etcd.url(), "--threads", "1"], "worker on ")
@@ -15,19 +15,16 @@ pub(crate) fn cluster(etcd: &Etcd, world: &str, workers: usize) -> Site {
     Site::of(Process::start(&arguments, "    -d"), workers)
 }
 
-/// Waits until the group has this many ranks. Each look is a round trip, so this is bounded by the
-/// server's own pace.
+/// Waits until the group has this many ranks.
 pub(crate) async fn ranks(site: &Site, count: usize) {
     let wanted = format!(" {count}");
-    for _ in 0..100_000 {
+    let has = async || {
         let metrics = site.page("/metrics").await;
         let is_ready =
             |line: &&str| line.starts_with("arcmesh_members") && line.contains("\"ready\"");
-        if metrics.lines().find(is_ready).unwrap().ends_with(&wanted) {
-            return;
-        }
-    }
-    panic!("the group never has {count} ranks");
+        metrics.lines().find(is_ready).unwrap().ends_with(&wanted)
+    };
+    until(&format!("the group has {count} ranks"), has).await;
 }
 
 #[tokio::test]

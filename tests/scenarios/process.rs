@@ -28,17 +28,15 @@ impl Log {
 impl Process {
     /// As [`Process::start`], with what it logs.
     pub(crate) fn logged(arguments: &[&str], until: &str) -> (Self, Log) {
-        let log = Log::default();
-        let kept = Arc::clone(&log.0);
-        let stderr = move |lines: std::process::ChildStderr| {
-            let lines = BufReader::new(lines).lines().map_while(Result::ok);
-            lines.for_each(|line| kept.lock().unwrap().push(line));
-        };
         let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
         command.args(arguments).stderr(Stdio::piped());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let said = child.stderr.take().unwrap();
-        std::thread::spawn(move || stderr(said));
+        let (log, stderr) = (Log::default(), child.stderr.take().unwrap());
+        let kept = Arc::clone(&log.0);
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stderr).lines().map_while(Result::ok);
+            lines.for_each(|line| kept.lock().unwrap().push(line));
+        });
         (Self::ready(child, arguments, until), log)
     }
 
@@ -95,9 +93,7 @@ impl Process {
 
     /// Sends it a signal, as `kill` names it.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
-        assert!(sent.success(), "{name}");
+        signal(&self.child, name);
     }
 
     /// Asks it to end and waits until it has; whether all went well.
@@ -105,6 +101,13 @@ impl Process {
         self.signal("TERM");
         self.child.wait().unwrap().success()
     }
+}
+
+/// Sends a process a signal, as `kill` names it.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
+    assert!(sent.success(), "{name}");
 }
 
 impl Drop for Process {

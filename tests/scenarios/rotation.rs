@@ -12,19 +12,11 @@ use crate::etcd::{ADDRESS, Etcd};
 use crate::membership::ranks;
 use crate::process::Process;
 use crate::secure::{Client, certificate};
-use crate::security::{certs, proof};
-use crate::site::{Site, address, question, read, streaming};
+use crate::security::{certs, proof, put};
+use crate::site::{Site, address, question, read, streaming, until};
 
-/// Connections after which a certificate that nobody shows is not in use.
-const TRIES_MAX: usize = 100_000;
 /// The nodes.
 const NODES: [&str; 3] = ["one", "two", "front"];
-
-/// Replaces a file: whole or not at all.
-fn put(folder: &Path, name: &str, bytes: &[u8]) {
-    fs::write(folder.join("new"), bytes).unwrap();
-    fs::rename(folder.join("new"), folder.join(name)).unwrap();
-}
 
 fn strings(arguments: &[&str], more: &[String]) -> Vec<String> {
     arguments.iter().map(|&argument| argument.to_owned()).chain(more.iter().cloned()).collect()
@@ -42,13 +34,9 @@ fn node(folder: &Path, name: &str, listen: &str) -> Process {
 /// Connects until a node shows the certificate that lies in a folder.
 async fn shows(client: &Client, process: &Process, folder: &Path, node: &str) {
     let (address, wanted) = (address(process), certificate(folder, node));
-    for _ in 0..TRIES_MAX {
-        // While its files are being replaced, a node may turn away whom it will let in soon.
-        if client.shown(&address).await.is_ok_and(|shown| shown == wanted) {
-            return;
-        }
-    }
-    panic!("{node} does not show its new certificate");
+    // While its files are being replaced, a node may turn away whom it will let in soon.
+    let shows = async || client.shown(&address).await.is_ok_and(|shown| shown == wanted);
+    until(&format!("{node} shows its new certificate"), shows).await;
 }
 
 /// An authority takes the place of another: both are trusted, the nodes' certificates change, only the new one is

@@ -17,6 +17,12 @@ pub(crate) fn proof(folder: &Path, name: &str) -> [String; 6] {
         .unwrap()
 }
 
+/// Replaces a file: whole or not at all.
+pub(crate) fn put(folder: &Path, name: &str, bytes: &[u8]) {
+    std::fs::write(folder.join("new"), bytes).unwrap();
+    std::fs::rename(folder.join("new"), folder.join(name)).unwrap();
+}
+
 pub(crate) fn certs(folder: &Path, names: &[&str]) {
     let mut command = fixture::program(env!("CARGO_BIN_EXE_arcmesh"));
     command.args(["certs", "init", "--certs-folder"]).arg(folder);

@@ -94,6 +94,19 @@ impl Site {
     }
 }
 
+/// Looks after which something that does not happen never will.
+const LOOKS_MAX: usize = 100_000;
+
+/// Looks until it holds. Each look is a round trip, so this is bounded by the other side's own pace.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    for _ in 0..LOOKS_MAX {
+        if holds().await {
+            return;
+        }
+    }
+    panic!("never: {what}");
+}
+
 /// The address at which a worker was told to listen.
 pub(crate) fn address(worker: &Process) -> String {
     worker.told("worker on ")

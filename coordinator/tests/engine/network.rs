@@ -135,8 +135,9 @@ impl Line {
         while let Some(request) = asked.recv().await {
             match request {
                 MemberRequest::Describe { reply } => {
-                    let work = |line: Self| async move { Some(line.machine.oracle.describe()) };
-                    self.ask(reply, Arc::new(move |line| work(line).boxed())).await;
+                    let work =
+                        |line: Self| async move { Some(line.machine.oracle.describe()) }.boxed();
+                    self.ask(reply, Arc::new(work)).await;
                 }
                 MemberRequest::Load { request, progress, reply } => {
                     let (bytes_done, bytes_total) = (WEIGHT_BYTES, WEIGHT_BYTES);

@@ -154,10 +154,7 @@ impl Oracle {
         if request.epoch <= state.load.epoch {
             return Err(MemberError::Refused(format!("epoch {} is not newer", request.epoch)));
         }
-        state.load = request.clone();
-        state.step = 0;
-        state.device.clear();
-        state.host.clear();
+        state.begin(request.clone());
         Ok(Loaded {
             kv_blocks: request.kv_blocks,
             weight_bytes: WEIGHT_BYTES,
@@ -173,11 +170,7 @@ impl Oracle {
 
     /// It is another process from now on, and knows nothing.
     pub(crate) fn forget(&self) {
-        let mut state = self.state();
-        state.load = LoadRequest::default();
-        state.step = 0;
-        state.device.clear();
-        state.host.clear();
+        self.state().begin(LoadRequest::default());
     }
 
     /// Runs a step; none: silence.
@@ -234,6 +227,13 @@ fn failure(kind: Kind, message: String) -> StepFailure {
 }
 
 impl State {
+    /// In this epoch from now on, with nothing in its caches.
+    fn begin(&mut self, load: LoadRequest) {
+        (self.load, self.step) = (load, 0);
+        self.device.clear();
+        self.host.clear();
+    }
+
     fn run(&mut self, request: &StepRequest) -> StepReply {
         let mut reply =
             StepReply { epoch: request.epoch, step: request.step, ..StepReply::default() };

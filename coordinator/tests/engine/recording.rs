@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::fleet::{Question, STEP_TIME, assert_undisturbed, limits, questions, start_recorded};
+use crate::network::Random;
 use crate::oracle::Oracle;
 
 /// A busy time over two ranks, one of which dies in it: groups that fork, are swapped, computed again,
@@ -123,13 +124,11 @@ async fn a_recording_that_was_tampered_with_is_told_by_line_and_step() {
     // Nor do digits that are other ones.
     let digits = text.bytes().enumerate().filter(|(_, byte)| byte.is_ascii_digit());
     let places: Vec<usize> = digits.map(|(at, _)| at).collect();
-    let mut state = 1_u64;
+    let mut random = Random(1);
     for _ in 0..100 {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let at = places[usize::try_from(state >> 33).unwrap() % places.len()];
+        let at = random.one_of(&places);
         let mut bytes = text.clone().into_bytes();
-        bytes[at] = b'0' + u8::try_from((state >> 20) % 10).unwrap();
+        bytes[at] = b'0' + u8::try_from(random.below(10)).unwrap();
         drop(again(&bytes));
     }
 }

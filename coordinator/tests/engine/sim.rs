@@ -104,34 +104,20 @@ impl Fault {
         ])
     }
 
-    fn begins(self, machine: &Machine) {
+    /// It begins, or is over.
+    fn set(self, machine: &Machine, on: bool) {
         match self {
-            Self::Crashes => machine.crash(),
-            Self::StandsStill => machine.change(|it| it.stopped = true),
-            Self::IsSlow => machine.change(|it| it.slower = 10),
-            Self::IsCutOff(from) => {
-                machine.change(|it| (it.deaf[from], it.mute[from]) = (true, true));
-            }
-            Self::HearsNothing(of) => machine.change(|it| it.deaf[of] = true),
-            Self::SaysNothing(to) => machine.change(|it| it.mute[to] = true),
-            Self::LosesItsPeers => machine.change(|it| it.alone = true),
-            Self::ComputesOtherNumbers(step) => {
+            Self::Crashes if on => machine.crash(),
+            Self::Crashes => machine.change(|it| it.down = false),
+            Self::StandsStill => machine.change(|it| it.stopped = on),
+            Self::IsSlow => machine.change(|it| it.slower = if on { 10 } else { 0 }),
+            Self::IsCutOff(from) => machine.change(|it| (it.deaf[from], it.mute[from]) = (on, on)),
+            Self::HearsNothing(of) => machine.change(|it| it.deaf[of] = on),
+            Self::SaysNothing(to) => machine.change(|it| it.mute[to] = on),
+            Self::LosesItsPeers => machine.change(|it| it.alone = on),
+            Self::ComputesOtherNumbers(step) if on => {
                 machine.oracle.faults(|faults| faults.differs_in = Some(step));
             }
-        }
-    }
-
-    fn ends(self, machine: &Machine) {
-        match self {
-            Self::Crashes => machine.change(|it| it.down = false),
-            Self::StandsStill => machine.change(|it| it.stopped = false),
-            Self::IsSlow => machine.change(|it| it.slower = 0),
-            Self::IsCutOff(from) => {
-                machine.change(|it| (it.deaf[from], it.mute[from]) = (false, false));
-            }
-            Self::HearsNothing(of) => machine.change(|it| it.deaf[of] = false),
-            Self::SaysNothing(to) => machine.change(|it| it.mute[to] = false),
-            Self::LosesItsPeers => machine.change(|it| it.alone = false),
             Self::ComputesOtherNumbers(_) => {}
         }
     }
@@ -180,11 +166,11 @@ impl Cluster {
         let lasts_max = random.one_of(&[300, 5000, 12_000]);
         let lasts = random.milliseconds(lasts_max);
         let fault = Fault::draw(random, &machine);
-        fault.begins(&machine);
+        fault.set(&machine, true);
         let said = format!("{}: {fault:?} for {lasts:?}", machine.name);
         tokio::spawn(async move {
             sleep(lasts).await;
-            fault.ends(&machine);
+            fault.set(&machine, false);
         });
         said
     }
