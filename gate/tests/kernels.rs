@@ -22,7 +22,7 @@ fn every_kernel_is_fit_for_an_a770_and_as_it_was() {
     };
     eprintln!("{}, by ocloc {}\n{}", device.name, compiler.version(), table(&found.kernels));
     assert!(found.faults.is_empty(), "{}", found.faults.join("\n"));
-    let written = Snapshot::write(compiler.version(), &[(device.name, &found.kernels)]);
+    let written = Snapshot::write(compiler.version(), device.name, &found.kernels);
     match Snapshot::parse(SNAPSHOT).difference(&Snapshot::parse(&written)) {
         None => assert_eq!(
             page(&found, compiler.version()).as_deref(),
