@@ -33,8 +33,10 @@ impl Site {
         let program = std::env::current_exe().context("where is arcmesh?")?;
         let mut workers = Vec::new();
         let mut coordinating = Command::new(&program);
-        // The demo asks without a key.
-        coordinating.env_remove("ARCMESH_API_KEY");
+        // The demo asks without a key, by plain HTTP.
+        for name in ["API_KEY", "API_KEY_FILE", "HTTP_CERT", "HTTP_KEY"] {
+            coordinating.env_remove(format!("ARCMESH_{name}"));
+        }
         coordinating.args(["coordinator", "--host", "127.0.0.1", "--port", "0"]);
         coordinating.args(["--kv-blocks", &kv_blocks.to_string()]);
         coordinating.args(["--served-model-name", name]).arg("--model").arg(model);
