@@ -12,33 +12,36 @@ use crate::terminal;
 
 /// Where figures go as JSON, beside what people read.
 #[derive(Debug)]
-pub(crate) struct Figures {
-    json: Option<JsonOutput>,
-    file: Option<File>,
+pub(crate) enum Figures {
+    Nowhere,
+    Standard,
+    File(File),
 }
 
 impl Figures {
     /// Opens the file, if one is asked for: that it cannot be written is better known before minutes of
     /// measuring.
     pub(crate) fn to(json: Option<JsonOutput>) -> anyhow::Result<Self> {
-        let file = match &json {
-            Some(JsonOutput::File(path)) => Some(create(path, "--json")?),
-            Some(JsonOutput::Standard) | None => None,
-        };
-        Ok(Self { json, file })
+        Ok(match json {
+            None => Self::Nowhere,
+            Some(JsonOutput::Standard) => Self::Standard,
+            Some(JsonOutput::File(path)) => Self::File(create(&path, "--json")?),
+        })
     }
 
     /// Says `text`, on standard error where standard output is for the figures.
     pub(crate) fn say(self, figures: &impl Serialize, text: &str) -> anyhow::Result<()> {
         let written = serde_json::to_string_pretty(figures)?;
-        if self.json == Some(JsonOutput::Standard) {
-            terminal::remark(text);
-            terminal::say(&written)?;
-        } else {
-            terminal::say(text)?;
-        }
-        if let Some(mut file) = self.file {
-            writeln!(file, "{written}").context("--json: the file cannot be written")?;
+        match self {
+            Self::Nowhere => terminal::say(text)?,
+            Self::Standard => {
+                terminal::remark(text);
+                terminal::say(&written)?;
+            }
+            Self::File(mut file) => {
+                terminal::say(text)?;
+                writeln!(file, "{written}").context("--json: the file cannot be written")?;
+            }
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ pub(crate) async fn run(config: GenerateConfig) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let asked = front::config(name, &config.engine);
     let coordinator = front::start(asked, &checkpoint, members, stop.clone())?;
-    let api = coordinator.api().clone();
+    let api = coordinator.api();
     let prompt = prompt(&config.prompt, &api.tokenizer, &api.template)?;
     let answering = answered(coordinator, prompt, interrupted, stop.clone());
     ranks.unless_lost(answering, || stop.cancel()).await

@@ -1,7 +1,5 @@
 //! `arcmesh replay`: runs the scheduler on what a coordinator recorded.
 
-use std::fmt::Write as _;
-
 use anyhow::Context as _;
 use coordinator::{Ending, Replayed, replay};
 
@@ -17,7 +15,7 @@ pub(crate) fn run(config: &ReplayConfig) -> anyhow::Result<()> {
 
 fn told(replayed: &Replayed) -> String {
     let Replayed { steps, groups, lasted, recomputed, swapped, ending } = replayed;
-    let mut text = format!(
+    let text = format!(
         "{steps} steps of {groups} groups in {:.1} s, {recomputed} times computed again, {swapped} times \
          swapped: every plan is the same",
         lasted.as_secs_f64()
@@ -28,7 +26,5 @@ fn told(replayed: &Replayed) -> String {
         Some(Ending::Slow) => "the disk did not keep up then",
         None => "the recording breaks off then: the coordinator was killed, or still runs",
     };
-    // Writing to a String cannot fail.
-    let _ = write!(text, "\n{more}");
-    text
+    text + "\n" + more
 }

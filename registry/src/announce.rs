@@ -7,7 +7,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::etcd::{Attempts, CALL_MAX, Etcd, LEASE_SECONDS, RegistryError, SIGN_OF_LIFE, bounded};
+use crate::etcd::{
+    Attempts, CALL_MAX, Etcd, LEASE_SECONDS, RegistryError, SIGN_OF_LIFE, WORKERS, bounded,
+};
 
 /// Keeps the announcement in etcd, as it changes, until `stop`; then takes it away. An etcd that is
 /// away, or has forgotten us, is told again as soon as it can be.
@@ -41,7 +43,7 @@ async fn stay(
     let mut lease = Lease::grant(&mut client).await?;
     loop {
         let said = announcement.borrow_and_update().clone();
-        let key = etcd.key(&format!("workers/{}", said.address));
+        let key = etcd.key(&format!("{WORKERS}{}", said.address));
         let options = PutOptions::new().with_lease(lease.id);
         bounded(client.put(key, said.encode_to_vec(), Some(options))).await?;
         attempts.well();

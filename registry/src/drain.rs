@@ -4,12 +4,10 @@ use etcd_client::{GetOptions, PutOptions, SortOrder, SortTarget};
 use prost::Message as _;
 use proto::worker::{Announcement, Formation};
 
-use crate::etcd::{Etcd, RegistryError, Watched, bounded};
+use crate::etcd::{Etcd, RegistryError, WORKERS, WORKERS_MAX, Watched, bounded};
 
 /// Behind the key of a worker that is to be drained.
 pub(crate) const DRAIN: &str = "#drain";
-/// Workers that are looked through.
-const WORKERS_MAX: i64 = 1024;
 
 /// Why a worker cannot be drained.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +44,7 @@ pub async fn drain(etcd: &Etcd, name: &str) -> Result<String, DrainError> {
         .with_prefix()
         .with_sort(SortTarget::Key, SortOrder::Ascend)
         .with_limit(WORKERS_MAX);
-    let found = bounded(client.get(etcd.key("workers/"), Some(options))).await?;
+    let found = bounded(client.get(etcd.key(WORKERS), Some(options))).await?;
     let workers: Vec<(Announcement, i64)> = found
         .kvs()
         .iter()
@@ -65,7 +63,7 @@ pub async fn drain(etcd: &Etcd, name: &str) -> Result<String, DrainError> {
         }),
         [(announcement, lease)] => {
             let address = &announcement.address;
-            let key = format!("{}{DRAIN}", etcd.key(&format!("workers/{address}")));
+            let key = format!("{}{DRAIN}", etcd.key(&format!("{WORKERS}{address}")));
             let options = PutOptions::new().with_lease(*lease);
             bounded(client.put(key, "", Some(options))).await?;
             Ok(address.clone())

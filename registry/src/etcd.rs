@@ -17,6 +17,10 @@ pub(crate) const CALL_MAX: Duration = Duration::from_secs(2);
 pub(crate) const LEASE_SECONDS: i64 = 5;
 /// A sign of life is given this often.
 pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// Where workers are announced.
+pub(crate) const WORKERS: &str = "workers/";
+/// More workers than this are not looked at: no group is that large.
+pub(crate) const WORKERS_MAX: i64 = 1024;
 /// Pause after the first failure; doubles with each one after.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to reach etcd.
@@ -170,7 +174,6 @@ impl Watched {
                 Ok(found) => return found,
                 Err(error) => error,
             };
-            self.seen = None;
             sleep(self.attempts.failed(self.what, &error)).await;
         }
     }

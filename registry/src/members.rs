@@ -8,12 +8,7 @@ use proto::worker::Announcement;
 use tokio::sync::watch;
 
 use crate::drain::DRAIN;
-use crate::etcd::{Etcd, Watched};
-
-/// More workers than this are not looked at: no group is that large.
-const WORKERS_MAX: i64 = 1024;
-/// Where they are announced.
-const PREFIX: &str = "workers/";
+use crate::etcd::{Etcd, WORKERS, WORKERS_MAX, Watched};
 
 /// Tells `members` who is there, who came first first, for as long as anybody listens. While etcd is
 /// away the last that was known stays.
@@ -21,8 +16,8 @@ pub async fn watch(etcd: Etcd, members: watch::Sender<Vec<Announcement>>) {
     // Members are few and change seldom: the list is always whole.
     let read =
         GetOptions::new().with_sort(SortTarget::Create, SortOrder::Ascend).with_limit(WORKERS_MAX);
-    let mut workers = Watched::prefix(&etcd, PREFIX, read, "cannot see who is there");
-    let prefix = etcd.key(PREFIX);
+    let mut workers = Watched::prefix(&etcd, WORKERS, read, "cannot see who is there");
+    let prefix = etcd.key(WORKERS);
     loop {
         let found = tokio::select! {
             found = workers.news() => found,

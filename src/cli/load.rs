@@ -80,7 +80,7 @@ pub(super) const REQUESTS: Group = Group {
         flag(
             "prompts",
             "FILE",
-            "Prompts from conversations in ShareGPT's FIGURES, the first message of each; excludes --prompt-tokens [default: synthetic ones]",
+            "Prompts from conversations in ShareGPT's JSON, the first message of each; excludes --prompt-tokens [default: synthetic ones]",
         ),
         flag(
             "answer-tokens",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use proto::worker::KvDtype;
 
 use crate::config::given::{Environment, Given, UsageError};
-use crate::config::meant::{self, DeviceConfig, ModelConfig};
+use crate::config::meant::{self, BLOCK_TOKENS, DeviceConfig, ModelConfig};
 use crate::config::values;
 
 /// More runs than anybody waits for.
@@ -80,7 +80,7 @@ fn load(given: &Given) -> Result<BenchLoad, UsageError> {
         batch: given.one("batch", values::count(1))?.unwrap_or(1),
         runs: u32::try_from(runs).unwrap_or(u32::MAX),
         step_tokens_max: given.one("max-num-batched-tokens", values::count(1))?.unwrap_or(512),
-        block_size: given.one("block-size", values::count(1))?.unwrap_or(16),
+        block_size: given.one("block-size", values::count(1))?.unwrap_or(BLOCK_TOKENS),
         kv_dtype: given.one("kv-cache-dtype", values::kv_dtype)?.unwrap_or_default(),
     };
     if load.prompt == 0 && load.generate == 0 {

@@ -70,7 +70,7 @@ pub(crate) fn doctor(given: &Given, environment: &Environment) -> Result<DoctorC
 }
 
 /// Which OpenCL devices.
-fn devices(given: &Given) -> Result<OpenClConfig, UsageError> {
+pub(super) fn devices(given: &Given) -> Result<OpenClConfig, UsageError> {
     Ok(OpenClConfig {
         device: given.one("device", values::opencl_device)?.unwrap_or_default(),
         library: given.one("opencl-library", |text| Ok(PathBuf::from(text)))?,

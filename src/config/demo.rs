@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use crate::config::given::{Environment, Given, UsageError};
 use crate::config::load::{self, AskedConfig, Lengths, LoadConfig, Prompts, Shape};
-use crate::config::meant::{self, ModelConfig};
+use crate::config::meant::{self, BLOCK_TOKENS, ModelConfig};
 use crate::config::values;
 
 /// Workers that are started unless it is said how many.
 const WORLD_DEFAULT: usize = 4;
 /// More than a machine can be asked to run.
 const WORLD_MAX: u64 = 64;
-/// Tokens of a KV block, unless the coordinator is told otherwise.
-const BLOCK_TOKENS: u32 = 16;
 /// More than a chat template and a synthetic prompt's error add to a prompt.
 const TEMPLATE_TOKENS: u32 = 64;
 /// What next to no conversation of a file exceeds.

@@ -32,6 +32,8 @@ const OURS: [&str; 9] = [
 ];
 /// Ranks of a group: more than anybody has devices for are a mistake.
 pub(super) const RANKS_MAX: u64 = 256;
+/// Tokens of a KV block, where nothing is said.
+pub(super) const BLOCK_TOKENS: u32 = 16;
 /// Threads of one rank.
 const THREADS_MAX: u64 = 1024;
 
@@ -321,7 +323,7 @@ pub(super) fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
         policy: policy(given)?,
         admission: given.one("admission", values::admission)?.unwrap_or(Admission::Expected),
         prefix_cache: given.one("prefix-cache", values::switch)?.unwrap_or(true),
-        block_size: given.one("block-size", values::count(1))?.unwrap_or(16),
+        block_size: given.one("block-size", values::count(1))?.unwrap_or(BLOCK_TOKENS),
         kv_cache: blocks.or(memory).unwrap_or(KvCacheSize::ByMemory),
         kv_dtype: given.one("kv-cache-dtype", values::kv_dtype)?.unwrap_or_default(),
         swap_bytes: given.one("swap-space", values::bytes)?.unwrap_or(0),
@@ -360,11 +362,8 @@ pub(super) fn device(
         (None | Some(Backend::Auto), Some(_)) => Backend::OpenCl,
         (backend, _) => backend.unwrap_or(Backend::Auto),
     };
-    let opencl = OpenClConfig {
-        library: given.one("opencl-library", |text| Ok(PathBuf::from(text)))?,
-        device: wanted.unwrap_or_default(),
-        programs: Some(sources(given, environment)?.cache.join("programs")),
-    };
+    let programs = Some(sources(given, environment)?.cache.join("programs"));
+    let opencl = OpenClConfig { programs, ..cards::devices(given)? };
     let pinning = given.one("pin", values::pinning)?.unwrap_or_default();
     let threads = Threads { count: threads(given, world)?.get(), pinning };
     Ok(DeviceConfig { backend, opencl, threads })

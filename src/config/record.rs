@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use coordinator::RecordTo;
 
 use crate::config::given::{Given, UsageError};
-use crate::config::values;
+use crate::config::{load, values};
 
 /// An hour of a busy coordinator.
 const BYTES_MAX: u64 = 1 << 30;
@@ -26,9 +26,6 @@ pub(crate) fn replay(given: &Given) -> Result<ReplayConfig, UsageError> {
 
 pub(super) fn record(given: &Given) -> Result<Option<RecordTo>, UsageError> {
     let bytes_max = given.one("record-max", values::bytes)?.unwrap_or(BYTES_MAX);
-    let file = given.one("record", |text| match text {
-        "" => Err("say a file".to_owned()),
-        path => Ok(PathBuf::from(path)),
-    })?;
+    let file = given.one("record", load::file)?;
     Ok(file.map(|file| RecordTo { file, bytes_max }))
 }

@@ -35,13 +35,12 @@ pub(crate) async fn run(config: DeviceBenchConfig) -> anyhow::Result<()> {
     let report = spawn_blocking(move || {
         let found = device::open(devices.clone())?;
         let device = MeasuredDevice::of(&found[0])?;
-        let mut backend = OpenClBackend::new(&devices, 0, 1)?;
+        let mut backend = OpenClBackend::new(&devices, (0, 1))?;
         let operations = measured(&mut backend, device.read_bytes_per_second)?;
         anyhow::Ok(Report { version: env!("CARGO_PKG_VERSION"), device, operations })
     });
     let report = report.await.context("the measurement died")??;
-    figures.say(&report, &report.table())?;
-    Ok(())
+    figures.say(&report, &report.table())
 }
 
 impl Report {
