@@ -23,7 +23,6 @@ PROJECT = "arcmesh-check"
 WAIT_SECONDS = 300
 SERVICES = ["etcd", "certs", "model", "coordinator", "standby", "worker-1", "worker-2", "worker-3", "worker-4",
             "prometheus"]
-# The worker that runs and is killed; the first of a group may be any of them.
 QUESTION = {"messages": [{"role": "user", "content": "Tell me a story about a lighthouse."}],
             "temperature": 0, "max_tokens": 200, "stream": True}
 
@@ -44,6 +43,17 @@ def wait(what, holds):
             pass
         time.sleep(1)
     raise SystemExit(f"in {WAIT_SECONDS} s never: {what}")
+
+
+def leader():
+    """Where the one of the two coordinators answers that leads."""
+    for port in (8000, 8001):
+        try:
+            page(f"http://127.0.0.1:{port}/ready")
+            return f"http://127.0.0.1:{port}"
+        except OSError:  # 503, too
+            pass
+    return None
 
 
 def story(base, midway=lambda: None):
@@ -86,7 +96,7 @@ def main():
         listed = subprocess.run(["docker", "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=True)
         return [name for name in listed.stdout.split() if name.startswith(PROJECT)]
 
-    base, prometheus = "http://127.0.0.1:8000", "http://127.0.0.1:9090"
+    prometheus = "http://127.0.0.1:9090"
     try:
         if given.cache:
             copy = "cp -a /from/. /to && chown -R 10001 /to"
@@ -94,7 +104,8 @@ def main():
                             "-v", f"{given.cache.resolve()}:/from:ro", "-v", f"{PROJECT}_models:/to",
                             given.image, "-c", copy], check=True)
         compose("up", "-d", "--no-build", *SERVICES)
-        wait("the coordinator is ready", lambda: "ready" in page(f"{base}/ready"))
+        wait("a coordinator is ready", leader)
+        base = leader()
         undisturbed = story(base)
         print(f"an answer of {len(undisturbed)} characters: {undisturbed[:60]!r}…")
 
