@@ -117,7 +117,7 @@ impl Default for Patience {
             load_silence_max: Duration::from_secs(120),
             reform_max: Duration::from_secs(30),
             queue_max: Duration::from_secs(300),
-            shrink_after: Duration::from_secs(5),
+            shrink_after: Duration::from_secs(3),
             drain_max: Duration::from_secs(30),
             heartbeat_every: Duration::from_secs(1),
         }

@@ -15,10 +15,10 @@ use crate::cluster::form::{Wish, failed, gone, lost};
 use crate::cluster::{ClusterError, Member, MemberRequest, RankLook};
 
 /// A rank says what it is within this time: no work is needed for it.
-const DESCRIBE_MAX: Duration = Duration::from_secs(3);
+pub(crate) const DESCRIBE_MAX: Duration = Duration::from_secs(3);
 
 /// Those who are there answer about as fast as each other.
-const LATE_MAX: Duration = Duration::from_millis(200);
+pub(crate) const LATE_MAX: Duration = Duration::from_millis(500);
 
 /// How many ranks there shall be, and who may be one.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub(crate) struct Draft {
     pub(crate) wanted: usize,
     /// Ranks that will do.
     pub(crate) least: usize,
+    /// Who says nothing for this long is not there.
+    pub(crate) silence_max: Duration,
     /// Whoever cannot take part is left out.
     pub(crate) open: bool,
     /// Weight bytes a second, by name, of those that were measured.
@@ -48,11 +50,11 @@ pub(super) struct Drafted {
 
 /// Asks everybody, and takes the first who can.
 pub(super) async fn draft(draft: &Draft, wish: &Wish) -> Result<Drafted, ClusterError> {
-    let Draft { candidates, wanted, least, open, speeds: _ } = draft;
+    let Draft { candidates, wanted, least, silence_max, open, speeds: _ } = draft;
     if candidates.is_empty() {
         return Err(none_there(*open));
     }
-    let described = describe_all(candidates, *wanted).await;
+    let described = describe_all(candidates, *least, *silence_max).await;
     let mut newest = 0;
     let (mut members, mut looks) = (Vec::new(), Vec::new());
     let mut reason = None;
@@ -113,11 +115,12 @@ fn none_there(open: bool) -> ClusterError {
 async fn describe_all(
     candidates: &[Member],
     enough: usize,
+    silence_max: Duration,
 ) -> Vec<Option<Result<Description, ClusterError>>> {
     let mut asked: FuturesUnordered<_> = candidates
         .iter()
         .enumerate()
-        .map(|(at, member)| async move { (at, describe(at, member).await) })
+        .map(|(at, member)| async move { (at, describe(at, member, silence_max).await) })
         .collect();
     let mut described: Vec<_> = candidates.iter().map(|_| None).collect();
     let mut well = 0;
@@ -142,7 +145,11 @@ async fn describe_all(
 }
 
 /// What a member says of itself.
-pub(crate) async fn describe(at: usize, member: &Member) -> Result<Description, ClusterError> {
+pub(crate) async fn describe(
+    at: usize,
+    member: &Member,
+    silence_max: Duration,
+) -> Result<Description, ClusterError> {
     let (reply, answer) = oneshot::channel();
     let asking = async {
         let asked = member.requests.send(MemberRequest::Describe { reply }).await;
@@ -154,8 +161,9 @@ pub(crate) async fn describe(at: usize, member: &Member) -> Result<Description, 
             Err(_) => Err(gone(at, member)),
         }
     };
-    timeout(DESCRIBE_MAX, asking).await.unwrap_or_else(|_| {
-        Err(lost(at, member, "deadline", format!("silent for {} s", DESCRIBE_MAX.as_secs())))
+    timeout(silence_max, asking).await.unwrap_or_else(|_| {
+        let what = format!("silent for {:.1} s", silence_max.as_secs_f64());
+        Err(lost(at, member, "deadline", what))
     })
 }
 

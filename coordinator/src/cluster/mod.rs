@@ -15,7 +15,7 @@ mod shares;
 mod wire;
 
 pub(crate) use deadlines::Deadlines;
-pub(crate) use draft::{Draft, describe};
+pub(crate) use draft::{DESCRIBE_MAX, Draft, LATE_MAX, describe};
 pub(crate) use form::{Wish, form};
 pub(crate) use group::{Group, RankLook, RankTimes, StepDone};
 pub use grpc::connect;

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Draft, Group, Roster, form};
+use crate::cluster::{DESCRIBE_MAX, Draft, Group, Roster, form};
 use crate::engine::handle::{Input, SubmitError};
 use crate::engine::setup::{EngineError, EngineSetup};
 use crate::engine::state::EngineState;
@@ -41,7 +41,8 @@ pub(super) async fn first_group(
             let candidates = roster.there();
             // Nobody has computed anything yet.
             let speeds = HashMap::new();
-            let draft = Draft { candidates, wanted, least: wanted, open: roster.open, speeds };
+            let (least, silence_max) = (wanted, DESCRIBE_MAX);
+            let draft = Draft { candidates, wanted, least, silence_max, open: roster.open, speeds };
             match form(draft, wish.clone(), attempt, roster.epochs.clone(), progress).await {
                 Ok(group) => return Ok(group),
                 Err(error) if error.is_final() => return Err(error),

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all, pending};
 use tokio::time::sleep;
 
-use crate::cluster::{ClusterError, describe};
+use crate::cluster::{ClusterError, DESCRIBE_MAX, describe};
 use crate::engine::{Engine, Phase};
 
 /// Between two looks.
@@ -52,7 +52,7 @@ impl Engine {
             sleep(LOOK_EVERY).await;
             let there = roster.there();
             let outside = there.iter().filter(|member| !not_asked.contains(&member.name));
-            let asked = outside.enumerate().map(|(at, member)| describe(at, member));
+            let asked = outside.enumerate().map(|(at, member)| describe(at, member, DESCRIBE_MAX));
             let spare = join_all(asked).await.iter().filter(|described| described.is_ok()).count();
             Sighting { epoch, spare }
         };

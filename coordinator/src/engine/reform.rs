@@ -6,7 +6,7 @@ use futures::FutureExt;
 use scheduler::{GroupId, Outcome};
 use tokio::time::Instant;
 
-use crate::cluster::{ClusterError, Draft, Group, Member, Roster, form};
+use crate::cluster::{ClusterError, DESCRIBE_MAX, Draft, Group, LATE_MAX, Member, Roster, form};
 use crate::engine::speeds::Speeds;
 use crate::engine::suspects::Suspects;
 use crate::engine::{Capacity, Done, Engine, EngineState, Failure, Phase};
@@ -53,8 +53,11 @@ impl Reform {
             .cloned()
             .collect();
         let wanted = roster.wanted_without(|name| suspects.is_out(name));
-        let least = if self.shrink_at <= Instant::now() { 1 } else { wanted };
-        Draft { candidates, wanted, least, open: roster.open, speeds: speeds.known() }
+        let (least, silence_max) = match self.shrink_at.checked_duration_since(Instant::now()) {
+            Some(left) if left > LATE_MAX => (wanted, left.min(DESCRIBE_MAX)),
+            _ => (1, DESCRIBE_MAX),
+        };
+        Draft { candidates, wanted, least, silence_max, open: roster.open, speeds: speeds.known() }
     }
 }
 
@@ -169,7 +172,11 @@ impl Engine {
                 let Phase::Reforming(reform) = &mut self.phase else { return Ok(()) };
                 tracing::warn!("the group of workers cannot form yet: {error}");
                 reform.cause = error.to_string();
-                reform.retry_at = Instant::now() + reform.back_off;
+                let now = Instant::now();
+                reform.retry_at = now + reform.back_off;
+                if now < reform.shrink_at {
+                    reform.retry_at = reform.retry_at.min(reform.shrink_at);
+                }
                 reform.back_off = (reform.back_off * 2).min(BACK_OFF_MAX);
             }
         }

@@ -41,6 +41,28 @@ async fn who_is_left_goes_on_alone_until_the_lost_rank_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_left_goes_on_within_seconds_of_a_rank_s_silence_and_takes_it_back() {
+    let mut fleet = fleet(3, 200).await;
+    let questions = questions(20);
+    let (told, formed) = tokio::join!(fleet.ask_all(&questions), async {
+        let mut state = fleet.state.clone();
+        sleep(Duration::from_millis(50)).await;
+        fleet.oracles[1].faults(|faults| faults.silent = true);
+        state.wait_for(|state| !state.is_ready()).await.unwrap();
+        let lost = Instant::now();
+        state.wait_for(EngineState::is_ready).await.unwrap();
+        lost.elapsed()
+    });
+    assert_undisturbed(&questions, &told);
+    assert!(formed < Duration::from_secs(4), "who was left went on after {formed:?}");
+    assert_eq!(fleet.ready().await.world, 2);
+    fleet.oracles[1].faults(|faults| faults.silent = false);
+    let state = fleet.state.wait_for(|state| state.capacity().is_some_and(|c| c.world == 3));
+    state.await.unwrap();
+    assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spare_takes_the_place_of_a_lost_rank_at_once() {
     let oracles: Vec<_> = (0..3).map(|_| Oracle::new(STEP_TIME)).collect();
     let members: Vec<_> = oracles.iter().enumerate().map(|(at, o)| o.member(at)).collect();

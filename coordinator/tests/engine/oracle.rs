@@ -23,6 +23,8 @@ pub(crate) const WEIGHT_BYTES: u64 = 1000;
 pub(crate) struct Faults {
     /// Not there: everything is answered with a loss.
     pub(crate) away: bool,
+    /// There, and says nothing to anything.
+    pub(crate) silent: bool,
     /// Dies in this step, and is back at once, with nothing in its cache.
     pub(crate) dies_in: Option<u64>,
     /// Says nothing to this step.
@@ -88,6 +90,10 @@ impl Oracle {
         change(&mut self.state().faults);
     }
 
+    fn is_silent(&self) -> bool {
+        self.state().faults.silent
+    }
+
     /// Steps asked for, ever, and how many of them were heartbeats.
     pub(crate) fn steps(&self) -> (u64, u64) {
         let state = self.state();
@@ -109,7 +115,9 @@ impl Oracle {
     async fn serve(self, mut asked: mpsc::Receiver<MemberRequest>) {
         while let Some(request) = asked.recv().await {
             match request {
+                MemberRequest::Describe { mut reply } if self.is_silent() => reply.closed().await,
                 MemberRequest::Describe { reply } => drop(reply.send(self.describe())),
+                MemberRequest::Step { mut reply, .. } if self.is_silent() => reply.closed().await,
                 MemberRequest::Load { request, progress, reply } => {
                     for done in [0, WEIGHT_BYTES] {
                         let loading = Loading { bytes_done: done, bytes_total: WEIGHT_BYTES };
