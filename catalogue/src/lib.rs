@@ -20,9 +20,9 @@ mod wheel;
 
 mod entries;
 
-mod download;
-
 mod incoming;
+
+mod download;
 
 mod client;
 
