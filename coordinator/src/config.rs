@@ -40,8 +40,8 @@ pub struct ServingLimits {
     pub kv_cache_bytes: Option<u64>,
     /// What keys and values are kept as.
     pub kv_dtype: KvDtype,
-    /// Bytes of host memory on each rank to swap KV blocks to.
-    pub swap_bytes: u64,
+    /// Bytes of host memory on each rank to swap KV blocks to; none: the rank decides.
+    pub swap_bytes: Option<u64>,
     /// Most tokens generated, whatever the request says.
     pub ceiling: Ceiling,
     /// What is done with a request that asks for more tokens than the context or the ceiling leaves.
@@ -98,7 +98,7 @@ impl Default for ServingLimits {
             kv_blocks: None,
             kv_cache_bytes: None,
             kv_dtype: KvDtype::F16,
-            swap_bytes: 0,
+            swap_bytes: None,
             ceiling: Ceiling::default(),
             overlong: Overlong::default(),
             policy: Policy::Fcfs,

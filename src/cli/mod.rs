@@ -203,7 +203,8 @@ const MEMORY: Group = Group {
         flag(
             "swap-space",
             "BYTES",
-            "Host memory for KV blocks of each rank, as 1073741824 or 1GiB [default: 0]",
+            "Host memory for KV blocks of each rank, as 1073741824 or 1GiB [default: a sixteenth of a card's KV \
+             cache; none where the CPU computes]",
         ),
     ],
 };

@@ -129,8 +129,8 @@ pub(crate) struct EngineConfig {
     pub(crate) kv_cache: KvCacheSize,
     /// What keys and values are kept as.
     pub(crate) kv_dtype: KvDtype,
-    /// Host memory for KV blocks of each rank, in bytes.
-    pub(crate) swap_bytes: u64,
+    /// Host memory for KV blocks of each rank, in bytes; none: the rank decides.
+    pub(crate) swap_bytes: Option<u64>,
     /// Where it is recorded what the scheduler is told and plans.
     pub(crate) record: Option<RecordTo>,
 }
@@ -326,7 +326,7 @@ pub(super) fn engine(given: &mut Given) -> Result<EngineConfig, UsageError> {
         block_size: given.one("block-size", values::count(1))?.unwrap_or(BLOCK_TOKENS),
         kv_cache: blocks.or(memory).unwrap_or(KvCacheSize::ByMemory),
         kv_dtype: given.one("kv-cache-dtype", values::kv_dtype)?.unwrap_or_default(),
-        swap_bytes: given.one("swap-space", values::bytes)?.unwrap_or(0),
+        swap_bytes: given.one("swap-space", values::bytes)?,
         record: None,
     })
 }

@@ -114,7 +114,7 @@ fn rank(
         kv_cache_bytes: 0,
         kv_dtype,
         swap_blocks: 0,
-        swap_bytes: 0,
+        swap_bytes: Some(0),
         model_len_max: LEN_MAX.min(checkpoint.config().context),
         step_tokens_max: STEP_TOKENS,
         step_sequences_max: 8,

@@ -3,7 +3,10 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::site::{Site, Streamed, question, read, streaming};
+use crate::site::{Site, Streamed, address, question, read, streaming, until, worker};
+
+/// Each of the six answers becomes 8 or 9 blocks long; all of them begin with 2 or 3.
+const SHORT: [&str; 6] = ["--kv-blocks", "20", "--swap-space", "256MiB", "--admission", "prompt"];
 
 /// The value of a series, its labels left out.
 fn value(page: &str, name: &str) -> f64 {
@@ -54,9 +57,7 @@ async fn groups_that_do_not_fit_are_swapped_and_come_back_with_the_same_answers(
     let ample = Site::serve(&["--threads", "1"]);
     let expected = one_by_one(&ample).await;
     drop(ample);
-    // Each of the six becomes 8 or 9 blocks long; all of them begin with 2 or 3.
-    let short = ["--kv-blocks", "20", "--swap-space", "256MiB", "--admission", "prompt"];
-    let site = Site::group(2, &short);
+    let site = Site::group(2, &SHORT);
     let answers = join_all(questions().into_iter().map(|body| watch(&site, body))).await;
     for ((answer, _), expected) in answers.iter().zip(&expected) {
         assert_eq!(answer.text, *expected);
@@ -76,6 +77,34 @@ async fn groups_that_do_not_fit_are_swapped_and_come_back_with_the_same_answers(
     };
     assert!(swapped("out") > 0.0);
     assert_eq!(swapped("out"), swapped("in"), "whatever goes out comes back");
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_while_groups_are_swapped_out_changes_no_answer() {
+    let ample = Site::serve(&["--threads", "1"]);
+    let expected = one_by_one(&ample).await;
+    drop(ample);
+    let mut site = Site::group(2, &SHORT);
+    let mut lost = site.workers.pop().unwrap();
+    let listen = address(&lost);
+    let asking = join_all(questions().into_iter().map(|body| site.chat(body)));
+    let dying = async {
+        let swapped =
+            async || value(&site.page("/metrics").await, "vllm:num_requests_swapped") > 0.0;
+        until("a group is swapped out", swapped).await;
+        // What it held in host memory is gone with it.
+        lost.kill();
+        tokio::task::spawn_blocking(move || worker(&listen, 1)).await.unwrap()
+    };
+    let (answers, back) = tokio::join!(asking, dying);
+    for (answer, expected) in answers.iter().zip(&expected) {
+        assert_eq!(answer.text, *expected);
+    }
+    site.workers.push(back);
+    let page = site.page("/metrics").await;
+    assert!(value(&page, "arcmesh_group_reforms_total") > 0.0, "nothing was lost:\n{page}");
+    assert_eq!(value(&page, "vllm:num_requests_swapped"), 0.0);
+    assert_eq!(value(&page, "vllm:cpu_cache_usage_perc"), 0.0);
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ fn runner(layers: usize, threads: usize, kv_dtype: KvDtype) -> Runner {
         kv_cache_bytes: 0,
         kv_dtype,
         swap_blocks: 0,
-        swap_bytes: 0,
+        swap_bytes: Some(0),
         model_len_max: 0,
         step_tokens_max: 64,
         step_sequences_max: 8,

@@ -40,8 +40,8 @@ pub(crate) struct Wish {
     pub(crate) kv_dtype: KvDtype,
     /// Blocks of host memory; 0: as many as the bytes hold.
     pub(crate) swap_blocks: u32,
-    /// Bytes of host memory on each rank.
-    pub(crate) swap_bytes: u64,
+    /// Bytes of host memory on each rank; none: the rank decides.
+    pub(crate) swap_bytes: Option<u64>,
     /// Longest sequence; 0: the model's context.
     pub(crate) model_len_max: u32,
     /// Most tokens of a step.

@@ -70,7 +70,8 @@ impl EngineSetup {
             kv_cache_bytes: limits.kv_cache_bytes.filter(|_| formed.is_none()).unwrap_or(0),
             kv_dtype: limits.kv_dtype,
             swap_blocks: formed.map_or(0, |capacity| capacity.swap_blocks),
-            swap_bytes: limits.swap_bytes,
+            // Once formed, it is the number of blocks that counts, and it may be none.
+            swap_bytes: formed.map_or(limits.swap_bytes, |_| Some(0)),
             model_len_max: limits.model_len_wanted(self.model.context)?,
             step_tokens_max: limits.step_tokens_max,
             step_sequences_max: limits.sequences_max,

@@ -167,7 +167,9 @@ impl Oracle {
             kv_blocks: request.kv_blocks,
             weight_bytes: WEIGHT_BYTES,
             kv_cache_bytes: u64::from(request.kv_blocks) * 100,
-            swap_blocks: request.swap_blocks.max(u32::try_from(request.swap_bytes / 100).unwrap()),
+            swap_blocks: request
+                .swap_blocks
+                .max(u32::try_from(request.swap_bytes() / 100).unwrap()),
         })
     }
 

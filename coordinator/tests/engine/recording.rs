@@ -22,7 +22,7 @@ async fn record(file: &Path, bytes_max: u64, policy: Policy) {
     oracles[1].faults(|faults| faults.dies_in = Some(25));
     let members: Vec<_> = oracles.iter().enumerate().map(|(at, o)| o.member(at)).collect();
     let limits =
-        ServingLimits { swap_bytes: 500, policy, admission: Admission::Prompt, ..limits(60) };
+        ServingLimits { swap_bytes: Some(500), policy, admission: Admission::Prompt, ..limits(60) };
     let recording = Recording::begin(&RecordTo { file: file.to_path_buf(), bytes_max }).unwrap();
     let roster = Roster::fixed(members);
     let mut fleet = start_recorded(roster, oracles, limits, Patience::default(), Some(recording));

@@ -138,7 +138,7 @@ impl Cluster {
         let machine = |at| Machine::new(at, Oracle::new(STEP_TIME), &record);
         let machines = (0..world + spares).map(machine).collect();
         let limits = ServingLimits {
-            swap_bytes: random.one_of(&[0, 4000]),
+            swap_bytes: Some(random.one_of(&[0, 4000])),
             prefix_cache: random.below(2) == 0,
             ..limits(random.one_of(&[60, 90, 250]))
         };

@@ -89,7 +89,7 @@ fn order(checkpoint: &Checkpoint, load: BenchLoad) -> Result<LoadOrder, UsageErr
         kv_cache_bytes: 0,
         kv_dtype: load.kv_dtype,
         swap_blocks: 0,
-        swap_bytes: 0,
+        swap_bytes: Some(0),
         model_len_max: length,
         step_tokens_max: load.step_tokens_max as usize,
         step_sequences_max: batch,

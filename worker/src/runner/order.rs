@@ -26,8 +26,8 @@ pub struct LoadOrder {
     pub kv_dtype: KvDtype,
     /// Blocks in host memory, to swap to; 0: as many as `swap_bytes` hold.
     pub swap_blocks: usize,
-    /// Bytes of host memory, to swap to.
-    pub swap_bytes: u64,
+    /// Bytes of host memory, to swap to; none: this rank decides.
+    pub swap_bytes: Option<u64>,
     /// Tokens of the longest sequence; 0: the model's context.
     pub model_len_max: usize,
     /// Tokens of a step.

@@ -8,6 +8,10 @@ use crate::runner::{LoadError, LoadOrder};
 /// nobody says how much; the rest is for what else runs there.
 const FREE_PARTS: u64 = 4;
 
+/// Where nobody says how many blocks of host memory stand behind a device's own: one for so many. More than were
+/// ever used in a simulated load that wants twice the blocks there are (docs/scheduling.md).
+const BLOCKS_FOR_SWAP_BLOCK: usize = 16;
+
 /// Blocks of a rank's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
@@ -36,7 +40,8 @@ pub(super) fn blocks(
         (blocks, _) => blocks,
     };
     let blocks = blocks.min(blocks_max);
-    let swap_blocks = swap_blocks(order, block_bytes);
+    // The cache is in host memory itself: more of it serves better than what it could be swapped to.
+    let swap_blocks = swap_blocks(order, block_bytes).unwrap_or(0);
     let bytes = block_bytes.saturating_mul(blocks as u64 + swap_blocks as u64);
     if blocks == 0 {
         let offered = if order.kv_cache_bytes > 0 { order.kv_cache_bytes } else { free };
@@ -53,14 +58,14 @@ pub(super) fn blocks(
     Ok(Room { blocks, swap_blocks })
 }
 
-/// Blocks in host memory that were asked for.
-fn swap_blocks(order: &LoadOrder, block_bytes: u64) -> usize {
+/// Blocks in host memory that were asked for, if anybody said how many.
+fn swap_blocks(order: &LoadOrder, block_bytes: u64) -> Option<usize> {
     let blocks_max = u32::MAX as usize / order.block_size;
-    match order.swap_blocks {
-        0 => usize::try_from(order.swap_bytes / block_bytes.max(1))
-            .map_or(blocks_max, |fit| fit.min(blocks_max)),
-        blocks => blocks,
+    if order.swap_blocks > 0 {
+        return Some(order.swap_blocks);
     }
+    let fit = usize::try_from(order.swap_bytes? / block_bytes.max(1)).unwrap_or(blocks_max);
+    Some(fit.min(blocks_max))
 }
 
 /// As [`blocks`], on a device whose memory is nobody else's.
@@ -84,7 +89,9 @@ pub(super) fn blocks_on_device(
     if blocks > room {
         return Err(LoadError::NoDeviceRoom { blocks, block_bytes, memory });
     }
-    let swap_blocks = swap_blocks(order, block_bytes);
+    let spare = host.available_bytes / FREE_PARTS / order.ranks_here.max(1) as u64;
+    let swap_blocks = swap_blocks(order, block_bytes)
+        .unwrap_or_else(|| (blocks / BLOCKS_FOR_SWAP_BLOCK).min(fit(spare)));
     let bytes = block_bytes.saturating_mul(swap_blocks as u64);
     if bytes > host.total_bytes {
         let memory_bytes = host.total_bytes;
@@ -130,7 +137,7 @@ mod tests {
             kv_cache_bytes: 0,
             kv_dtype: KvDtype::F16,
             swap_blocks: 0,
-            swap_bytes: 0,
+            swap_bytes: Some(0),
             model_len_max: 100,
             step_tokens_max: 64,
             step_sequences_max: 2,
@@ -162,7 +169,7 @@ mod tests {
 
     #[test]
     fn blocks_to_swap_to_are_as_many_as_their_bytes_hold() {
-        let bytes = LoadOrder { swap_bytes: 999, kv_blocks: 1, ..order() };
+        let bytes = LoadOrder { swap_bytes: Some(999), kv_blocks: 1, ..order() };
         assert_eq!(blocks(&bytes, 100, 200, MEMORY).unwrap().swap_blocks, 4);
         let number = LoadOrder { swap_blocks: 3, ..bytes };
         assert_eq!(blocks(&number, 100, 200, MEMORY).unwrap().swap_blocks, 3);
@@ -184,6 +191,29 @@ mod tests {
              the model among more ranks"
         );
         assert!(blocks(&order(), 2_500).is_err(), "not one");
+    }
+
+    #[test]
+    fn a_device_s_cache_can_be_swapped_to_a_sixteenth_of_it_unless_it_is_said_to_how_much() {
+        let memory = DeviceMemory { total_bytes: 10_000, taken_bytes: 0, kept_free_bytes: 0 };
+        let swap = |order: &LoadOrder, host| {
+            blocks_on_device(order, 100, 100, (memory, host)).unwrap().swap_blocks
+        };
+        let many = LoadOrder { kv_blocks: 64, swap_bytes: None, ..order() };
+        assert_eq!(swap(&many, MEMORY), 4);
+        assert_eq!(swap(&LoadOrder { ranks_here: 8, ..many.clone() }, MEMORY), 2, "of 8000 bytes");
+        assert_eq!(swap(&LoadOrder { swap_bytes: Some(0), ..many.clone() }, MEMORY), 0);
+        assert_eq!(swap(&LoadOrder { swap_bytes: Some(999), ..many.clone() }, MEMORY), 9);
+        let host = blocks(&LoadOrder { kv_blocks: 64, ..many }, 100, 100, MEMORY).unwrap();
+        assert_eq!(host.swap_blocks, 0, "host memory behind host memory");
+    }
+
+    #[test]
+    fn too_much_is_said_of_a_device_too() {
+        let memory = DeviceMemory { total_bytes: 10_000, taken_bytes: 7_000, kept_free_bytes: 600 };
+        let blocks = |order: &LoadOrder, bytes| {
+            blocks_on_device(order, 100, bytes, (memory, MEMORY)).map(|room| room.blocks)
+        };
         let swap = LoadOrder { swap_blocks: 51, ..order() };
         assert!(matches!(blocks(&swap, 200), Err(LoadError::NoRoom { .. })), "the host's memory");
     }

@@ -73,7 +73,7 @@ pub(crate) fn order(shard: Shard) -> LoadOrder {
         kv_cache_bytes: 0,
         kv_dtype: KvDtype::F16,
         swap_blocks: 6,
-        swap_bytes: 0,
+        swap_bytes: Some(0),
         model_len_max: 0,
         step_tokens_max: 64,
         step_sequences_max: 8,
