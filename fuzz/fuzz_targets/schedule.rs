@@ -56,7 +56,7 @@ fn limits(bytes: &mut Unstructured<'_>) -> Result<Limits> {
 }
 
 fn action(bytes: &mut Unstructured<'_>) -> Result<Action> {
-    Ok(match bytes.int_in_range(0..=15)? {
+    Ok(match bytes.int_in_range(0..=18)? {
         0..=4 => Action::Submit(group(bytes)?),
         5 => {
             let reasons = [CancelReason::Stop, CancelReason::Abort, CancelReason::Error];
@@ -68,6 +68,7 @@ fn action(bytes: &mut Unstructured<'_>) -> Result<Action> {
             block: Duration::from_micros(bytes.int_in_range(0..=3)?),
         }),
         8..=11 => Action::Plan,
+        12..=14 => Action::Ahead,
         _ => Action::Commit,
     })
 }

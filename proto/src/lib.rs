@@ -5,6 +5,14 @@
 /// Generated from `worker.proto` and `membership.proto`.
 pub mod worker {
     tonic::include_proto!("arcmesh.worker.v1");
+
+    impl Slice {
+        /// How many tokens it computes, known or not.
+        #[must_use]
+        pub fn count(&self) -> usize {
+            self.tokens.len() + usize::from(self.follows.is_some())
+        }
+    }
 }
 
 /// Generated from `collective.proto`.

@@ -82,6 +82,11 @@ impl BlockPool {
         self.references(block) > 1
     }
 
+    /// It can be found in the prefix cache.
+    pub(crate) fn is_known(&self, block: BlockId) -> bool {
+        self.cache.link(block).is_some()
+    }
+
     /// Tables that name the block.
     pub(crate) fn references(&self, block: BlockId) -> u32 {
         self.references.get(block.0 as usize).copied().unwrap_or(0)

@@ -66,7 +66,10 @@
 //! * A block that more than one sequence owns is only read: whoever would write to it gets a copy.
 //! * A token counts as computed when its step is committed, never before; nor can a block be found
 //!   before.
-//! * Every sequence that runs has at least one token in every step.
+//! * At most two steps are in flight, and ranks run them in order. The second, planned *ahead*, goes on where
+//!   the first ends, and has its blocks; what it computes for a sequence that has ended by then is void.
+//! * Every sequence that runs has at least one token in every step, but for one planned ahead, which leaves out
+//!   those that the step before certainly ends.
 //! * What a group may become fits the cache when the group is alone: the first in order can always go
 //!   on, so all end.
 //! * A sequence's tokens and its end depend on its group and the limits alone, as long as what is

@@ -82,6 +82,26 @@ impl Sequence {
         }
     }
 
+    /// A block for one token more than it has, if that needs one. Nobody else has the block that it goes to:
+    /// the token before it was written there, or it is new.
+    pub(crate) fn reserve_next(&mut self, pool: &mut BlockPool) {
+        if self.lacks_next(pool.block_size) {
+            self.blocks.push(pool.take());
+        }
+        let to = self.blocks.last().expect("it has a block for its last token");
+        assert!(!pool.is_shared(*to) && !pool.is_known(*to), "what is written to is nobody else's");
+    }
+
+    /// Whether one token more needs a block.
+    pub(crate) fn lacks_next(&self, block_size: TokenCount) -> bool {
+        self.block_count() < TokenCount(self.length.0 + 1).blocks(block_size)
+    }
+
+    /// Whether it has the blocks for so many tokens.
+    pub(crate) fn covers(&self, tokens: TokenCount, block_size: TokenCount) -> bool {
+        self.block_count() >= tokens.blocks(block_size)
+    }
+
     /// The block table for the first `tokens` tokens.
     pub(crate) fn table(&mut self, tokens: TokenCount, pool: &BlockPool) -> Arc<[BlockId]> {
         let count = tokens.blocks(pool.block_size).0 as usize;

@@ -154,6 +154,7 @@ fn failed(rank: usize, name: &str, failure: &StepFailure) -> ClusterError {
 fn slice((slice, wish): (&Slice, &SliceWish)) -> worker::Slice {
     worker::Slice {
         tokens: slice.tokens.iter().map(|token| token.0).collect(),
+        follows: slice.follows,
         start: slice.start.0,
         blocks: slice.blocks.iter().map(|block| block.0).collect(),
         sampling: slice.sampling.as_ref().map(sampling),
@@ -222,6 +223,7 @@ mod tests {
         let slice = |sampling| Slice {
             sequence: SequenceId { group: GroupId(1), index: 0 },
             tokens: vec![TokenId(11), TokenId(12)],
+            follows: None,
             start: TokenCount(16),
             blocks: [BlockId(3), BlockId(9)].into(),
             sampling,
@@ -252,6 +254,7 @@ mod tests {
         };
         let slice = |sampling| worker::Slice {
             tokens: vec![11, 12],
+            follows: None,
             start: 16,
             blocks: vec![3, 9],
             sampling,

@@ -6,21 +6,26 @@ use std::time::Duration;
 use proto::worker::{BlockPair, Slice, StepRequest};
 
 use crate::batch::choice::check_tokens;
-use crate::batch::{Batch, BatchSlice, Place, Refusal, Step, StepLimits};
+use crate::batch::{Batch, BatchSlice, Fed, Place, Refusal, Step, StepLimits};
 
 /// How long a step waits for a peer where the request names no deadline.
 pub const PATIENCE_DEFAULT: Duration = Duration::from_secs(30);
 
 impl Step {
-    /// Becomes what a request asks, once that is checked against what was agreed at load. Epoch and number
-    /// are the runner's to check.
+    /// Becomes what a request asks, once that is checked against what was agreed at load and against the
+    /// batch before, whose tokens it may follow. Epoch and number are the runner's to check.
     ///
     /// # Errors
     /// The first thing that is wrong with it; this step is then none.
-    pub fn read(&mut self, request: &StepRequest, limits: &StepLimits) -> Result<(), Refusal> {
+    pub fn read(
+        &mut self,
+        request: &StepRequest,
+        limits: &StepLimits,
+        before: &Batch,
+    ) -> Result<(), Refusal> {
         let (device, host) = (limits.blocks, limits.swap_blocks);
         self.id = request.step;
-        self.batch.read(&request.slices, limits)?;
+        self.batch.read(&request.slices, limits, before)?;
         self.check_slots()?;
         pairs(&request.swap_out, Place::SwapOut, (device, host), &mut self.swap_out)?;
         pairs(&request.swap_in, Place::SwapIn, (host, device), &mut self.swap_in)?;
@@ -50,19 +55,27 @@ impl Step {
 
 impl Batch {
     /// Flattens slices.
-    fn read(&mut self, slices: &[Slice], limits: &StepLimits) -> Result<(), Refusal> {
+    fn read(
+        &mut self,
+        slices: &[Slice],
+        limits: &StepLimits,
+        before: &Self,
+    ) -> Result<(), Refusal> {
         self.clear();
         if slices.len() > limits.step_sequences_max {
             let max = limits.step_sequences_max;
             return Err(Refusal::Sequences { slices: slices.len(), max });
         }
-        let tokens = slices.iter().map(|slice| slice.tokens.len()).sum();
+        let tokens = slices.iter().map(Slice::count).sum();
         if tokens > limits.step_tokens_max {
             return Err(Refusal::Tokens { tokens, max: limits.step_tokens_max });
         }
         self.block_size = limits.block_size;
         for (index, slice) in slices.iter().enumerate() {
             check_slice(index, slice, limits)?;
+            if let Some(place) = slice.follows {
+                self.follow(index, slice, place, before)?;
+            }
             self.push(slice);
             self.choose(index, slice, limits.vocabulary)?;
         }
@@ -83,6 +96,7 @@ impl Batch {
             blocks,
             samples,
             scores,
+            fed,
             wanted,
             block_size: _,
         } = self;
@@ -90,9 +104,34 @@ impl Batch {
             numbers.clear();
         }
         slices.clear();
+        fed.clear();
         samples.clear();
         scores.clear();
         wanted.clear();
+    }
+
+    /// The next slice follows a token of the batch before: of the same sequence, which is the one whose
+    /// last row went to where this one finds it.
+    fn follow(
+        &mut self,
+        slice: usize,
+        wire: &Slice,
+        place: u32,
+        before: &Self,
+    ) -> Result<(), Refusal> {
+        if !wire.tokens.is_empty() {
+            return Err(Refusal::FollowsAndBrings { slice, place });
+        }
+        let Some(sample) = before.samples.get(place as usize) else {
+            return Err(Refusal::FollowsNothing { slice, place, sampled: before.samples.len() });
+        };
+        let last = wire.start.checked_sub(1).map(|position| position as usize);
+        let slot = last.map(|position| slot(&wire.blocks, position, self.block_size));
+        if sample.position != wire.start || slot != Some(before.slots[sample.row] as usize) {
+            return Err(Refusal::FollowsAnother { slice, place });
+        }
+        self.fed.push(Fed { row: self.tokens.len(), place: place as usize });
+        Ok(())
     }
 
     /// Appends a slice that was checked.
@@ -100,13 +139,13 @@ impl Batch {
         let start = slice.start as usize;
         let first_row = self.tokens.len();
         let first_block = self.blocks.len();
-        let end = start + slice.tokens.len();
+        let end = start + slice.count();
         let table = &slice.blocks[..end.div_ceil(self.block_size)];
         self.tokens.extend_from_slice(&slice.tokens);
+        self.tokens.resize(first_row + slice.count(), 0);
         self.blocks.extend_from_slice(table);
         for position in start..end {
-            let slot = table[position / self.block_size] as usize * self.block_size
-                + position % self.block_size;
+            let slot = slot(table, position, self.block_size);
             self.positions.push(u32::try_from(position).expect("within the longest sequence"));
             self.slots.push(u32::try_from(slot).expect("the cache has fewer slots than 2³²"));
         }
@@ -118,11 +157,16 @@ impl Batch {
     }
 }
 
+/// Where a position's keys and values are.
+fn slot(table: &[u32], position: usize, block_size: usize) -> usize {
+    table[position / block_size] as usize * block_size + position % block_size
+}
+
 fn check_slice(index: usize, slice: &Slice, limits: &StepLimits) -> Result<(), Refusal> {
-    if slice.tokens.is_empty() {
+    if slice.count() == 0 {
         return Err(Refusal::Empty { slice: index });
     }
-    let end = (slice.start as usize).saturating_add(slice.tokens.len());
+    let end = (slice.start as usize).saturating_add(slice.count());
     if end > limits.model_len_max {
         return Err(Refusal::Length { slice: index, end, max: limits.model_len_max });
     }
@@ -192,7 +236,7 @@ mod tests {
 
     fn read(request: &StepRequest) -> Result<Step, Refusal> {
         let mut step = Step::default();
-        step.read(request, &LIMITS).map(|()| step)
+        step.read(request, &LIMITS, &Batch::default()).map(|()| step)
     }
 
     fn refusal(slices: Vec<Slice>) -> String {
@@ -222,7 +266,7 @@ mod tests {
         let small = step(vec![slice(&[3], 4, &[1, 2])]);
         let mut reused = Step::default();
         for request in [&full, &wrong, &small, &step(vec![])] {
-            match reused.read(request, &LIMITS) {
+            match reused.read(request, &LIMITS, &Batch::default()) {
                 Ok(()) => assert_eq!(reused, read(request).unwrap()),
                 Err(refusal) => assert_eq!(Err(refusal), read(request)),
             }
@@ -257,6 +301,47 @@ mod tests {
             refusal(vec![slice(&[1], 1, &[3]), slice(&[2], 1, &[3])]),
             "two tokens of the step go to offset 1 of block 3"
         );
+    }
+
+    fn following(place: u32, start: u32, blocks: &[u32]) -> Slice {
+        Slice { follows: Some(place), ..slice(&[], start, blocks) }
+    }
+
+    #[test]
+    fn a_slice_follows_its_own_sequence_or_is_refused() {
+        let before = read(&step(vec![slice(&[5, 6, 7], 3, &[2, 0, 1]), slice(&[9], 3, &[7])]));
+        let before = before.unwrap().batch;
+        let read = |slices: Vec<Slice>| {
+            let mut after = Step::default();
+            after.read(&step(slices), &LIMITS, &before).map(|()| after.batch)
+        };
+        let batch = read(vec![following(1, 4, &[7, 6]), following(0, 6, &[2, 0])]).unwrap();
+        assert_eq!(batch.fed, [Fed { row: 0, place: 1 }, Fed { row: 1, place: 0 }]);
+        assert_eq!((batch.positions, batch.slots), (vec![4, 6], vec![24, 2]));
+        assert_eq!(batch.samples[0].position, 5);
+        let refused = |slice: Slice| read(vec![slice]).unwrap_err().to_string();
+        let another = "slice 0 follows token 0 of the step before, which is another sequence's";
+        for wrong in [
+            following(0, 5, &[2, 0]),
+            following(0, 7, &[2, 0]),
+            following(0, 6, &[2, 1]),
+            following(0, 4, &[7, 6]),
+            following(0, 0, &[2]),
+        ] {
+            assert_eq!(refused(wrong), another);
+        }
+        for place in [2, u32::MAX] {
+            assert_eq!(
+                refused(following(place, 4, &[7, 6])),
+                format!("slice 0 follows token {place} of the step before, which gives 2")
+            );
+        }
+        assert_eq!(
+            refused(Slice { tokens: vec![4], ..following(1, 4, &[7, 6]) }),
+            "slice 0 follows token 1 of the step before and brings tokens of its own"
+        );
+        assert_eq!(refused(following(1, 4, &[7])), "slice 0 has 1 blocks where its tokens need 2");
+        assert!(read(vec![following(1, u32::MAX, &[7])]).is_err());
     }
 
     #[test]

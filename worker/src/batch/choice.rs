@@ -15,11 +15,11 @@ impl Batch {
         slice: &Slice,
         vocabulary: usize,
     ) -> Result<(), Refusal> {
-        let first_row = self.tokens.len() - slice.tokens.len();
+        let first_row = self.tokens.len() - slice.count();
         let mut sampled_top = None;
         if let Some(scores) = &slice.scores {
             let wrong = |list| Err(Refusal::List { slice: index, list });
-            if scores.targets.len() > slice.tokens.len() {
+            if scores.targets.len() > slice.count() {
                 return wrong("targets");
             }
             if scores.top > TOP_MAX {
@@ -60,6 +60,17 @@ impl Sampling {
 }
 
 impl Adjustment {
+    /// The answer has become longer by a token. Where nothing looks back at it, it is not kept.
+    pub(crate) fn follow(&mut self, token: u32) {
+        if self.repetition == 1.0 && self.presence == 0.0 && self.frequency == 0.0 {
+            return;
+        }
+        match self.answer.binary_search_by_key(&token, |known| known.0) {
+            Ok(at) => self.answer[at].1 = self.answer[at].1.saturating_add(1),
+            Err(at) => self.answer.insert(at, (token, 1)),
+        }
+    }
+
     fn from_wire(slice: usize, wire: &WireAdjustment, vocabulary: usize) -> Result<Self, Refusal> {
         let repetition = wire.repetition;
         let check = |parameter, value, fine| check(slice, parameter, value, fine);
@@ -142,7 +153,7 @@ mod tests {
     fn checked(slice: Slice) -> Result<Batch, Refusal> {
         let request = StepRequest { epoch: 1, step: 1, slices: vec![slice], ..Default::default() };
         let mut step = Step::default();
-        step.read(&request, &LIMITS).map(|()| step.batch)
+        step.read(&request, &LIMITS, &Batch::default()).map(|()| step.batch)
     }
 
     #[test]
@@ -182,6 +193,18 @@ mod tests {
         }
         let batch = checked(Slice { adjustment: Some(fine), ..slice() }).unwrap();
         assert_eq!(batch.samples[0].adjustment, Some(Adjustment::default()));
+    }
+
+    #[test]
+    fn an_answer_that_is_looked_back_at_grows_in_order() {
+        let mut bent = Adjustment { presence: 0.5, answer: vec![(3, 2)], ..Adjustment::default() };
+        for token in [3, 9, 1, 9] {
+            bent.follow(token);
+        }
+        assert_eq!(bent.answer, [(1, 1), (3, 3), (9, 2)]);
+        let mut plain = Adjustment::default();
+        plain.follow(3);
+        assert_eq!(plain, Adjustment::default());
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Batch {
     pub samples: Vec<Sample>,
     /// Which rows are followed by a known token, and how likely that was is wanted, in order of row.
     pub scores: Vec<Score>,
+    /// Rows whose token is not known before the step before is done, in order of row.
+    pub fed: Vec<Fed>,
     /// Rows whose logits are wanted for either, in order, each once.
     pub wanted: Vec<usize>,
     /// Tokens a block holds.
@@ -62,6 +64,15 @@ pub struct BatchSlice {
     pub start: usize,
     /// Its block table, within [`Batch::blocks`].
     pub blocks: Range<usize>,
+}
+
+/// A row whose token the step before sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fed {
+    /// The row. In [`Batch::tokens`] it holds 0 until the token is known.
+    pub row: usize,
+    /// The token's place among those that the step before sampled.
+    pub place: usize,
 }
 
 /// A row whose next token is wanted.

@@ -105,6 +105,32 @@ pub enum Refusal {
         /// What it was.
         value: f32,
     },
+    /// A slice follows a token that the step before does not give.
+    #[error("slice {slice} follows token {place} of the step before, which gives {sampled}")]
+    FollowsNothing {
+        /// Which slice.
+        slice: usize,
+        /// Which token it follows.
+        place: u32,
+        /// Tokens that the step before gives.
+        sampled: usize,
+    },
+    /// A slice follows the token of another sequence, or one of its own from elsewhere.
+    #[error("slice {slice} follows token {place} of the step before, which is another sequence's")]
+    FollowsAnother {
+        /// Which slice.
+        slice: usize,
+        /// Which token it follows.
+        place: u32,
+    },
+    /// A slice follows a token and brings others.
+    #[error("slice {slice} follows token {place} of the step before and brings tokens of its own")]
+    FollowsAndBrings {
+        /// Which slice.
+        slice: usize,
+        /// Which token it follows.
+        place: u32,
+    },
     /// Lists that belong together differ in length, or one is longer or in another order than it may.
     #[error("slice {slice} has a list of {list} that makes no sense")]
     List {

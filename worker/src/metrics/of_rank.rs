@@ -20,7 +20,7 @@ pub(crate) enum Phase {
 impl Phase {
     /// What the slices of a step do. A slice of one token that is not the first decodes.
     fn of(request: &StepRequest) -> Self {
-        let decodes = |slice: &&proto::worker::Slice| slice.tokens.len() == 1 && slice.start > 0;
+        let decodes = |slice: &&proto::worker::Slice| slice.count() == 1 && slice.start > 0;
         let decoding = request.slices.iter().filter(decodes).count();
         match (decoding, request.slices.len()) {
             (_, 0) => Self::Heartbeat,
@@ -187,7 +187,7 @@ impl RankMetrics {
             return;
         }
         series.step[Phase::of(request) as usize].observe(took.as_secs_f64());
-        series.tokens.inc_by(request.slices.iter().map(|slice| count(slice.tokens.len())).sum());
+        series.tokens.inc_by(request.slices.iter().map(|slice| count(slice.count())).sum());
         series.compute.inc_by(seconds(times.compute_ns));
         series.sample.inc_by(seconds(times.sample_ns));
         series.collective[0].observe(seconds(times.collective_transfer_ns));

@@ -29,6 +29,8 @@ pub enum Operation {
     Swap,
     /// The step of an idle group.
     Heartbeat,
+    /// Telling the tokens that the step before sampled.
+    Feed,
     /// Attention of a layer.
     Attention(usize),
     /// Feed-forward of a layer.
@@ -59,6 +61,7 @@ impl fmt::Display for Operation {
         match self {
             Self::Swap => f.write_str("swap"),
             Self::Heartbeat => f.write_str("heartbeat"),
+            Self::Feed => f.write_str("feeding tokens back"),
             Self::Attention(layer) => write!(f, "attention of layer {layer}"),
             Self::FeedForward(layer) => write!(f, "feed-forward of layer {layer}"),
             Self::Logits => f.write_str("logits"),

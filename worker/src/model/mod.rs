@@ -16,7 +16,7 @@ use crate::batch::Step;
 use crate::collective::Collective;
 use crate::model::decoder::Decoder;
 use crate::model::embedding::Embedding;
-use crate::model::error::During;
+pub(crate) use crate::model::error::During;
 pub use crate::model::error::{Fault, Operation, StepError};
 use crate::model::linear::{Head, heartbeat};
 use crate::model::load::Loader;

@@ -16,6 +16,7 @@ use checkpoint::Checkpoint;
 use proto::worker::step_failure::Kind;
 use proto::worker::{Description, LoadProgress, LoadRequest, StepFailure, StepReply, StepRequest};
 use tls::Guard;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backend::Capabilities;
@@ -30,7 +31,8 @@ use crate::runner::{self, LoadOrder, OrderError};
 /// Progress messages that may be unread; more are left out, the last never is.
 const PROGRESS_UNREAD_MAX: usize = 16;
 
-/// Steps that may be waiting. The coordinator sends one at a time.
+/// Steps that may be waiting while one runs. The coordinator sends one ahead of the one that runs; a message that
+/// comes twice may be one more.
 const JOBS_MAX: usize = 2;
 
 /// How a load goes on. The last message is `loaded`, or the failure.
@@ -235,30 +237,39 @@ impl Rank {
         Ok(told)
     }
 
-    /// Runs a step. Whatever the request says and whatever happens, this gives a reply.
-    pub async fn step(&self, request: StepRequest) -> StepReply {
+    /// Asks for a step, which runs when those that were asked for before are done. Whatever the request says
+    /// and whatever happens, the future gives a reply; the step is run also if it is dropped.
+    pub fn step(&self, request: StepRequest) -> impl Future<Output = StepReply> + Send + 'static {
         let (epoch, step) = (request.epoch, request.step);
-        let failed = |kind: Kind, message: String| StepReply {
-            epoch,
-            step,
-            failure: Some(StepFailure { kind: kind.into(), message }),
-            ..StepReply::default()
-        };
-        let jobs = match self.shared.jobs(epoch) {
-            Ok(jobs) => jobs,
-            Err(reason) => {
-                let none = Default::default();
-                self.shared.metrics.step(&request, Outcome::Refused, Duration::ZERO, &none);
-                return failed(Kind::Refused, reason);
-            }
-        };
+        let shared = Arc::clone(&self.shared);
         let (reply, answer) = oneshot::channel();
-        // Both fail only when the thread has ended in between: its epoch has, then.
-        drop(jobs.send(Job { request, reply }).await);
-        answer.await.unwrap_or_else(|_| {
-            let reason = self.shared.jobs(epoch).err();
-            failed(Kind::Refused, reason.unwrap_or_else(|| "the epoch is ending".to_owned()))
-        })
+        let asked = match shared.jobs(epoch) {
+            // A thread that has ended in between answers nothing: its epoch has ended, then.
+            Ok(jobs) => match jobs.try_send(Job { request, reply }) {
+                Err(TrySendError::Full(Job { request, .. })) => {
+                    Err((request, format!("{JOBS_MAX} steps are waiting already")))
+                }
+                Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            },
+            Err(reason) => Err((request, reason)),
+        };
+        let asked = asked.map_err(|(request, reason)| {
+            let none = Default::default();
+            shared.metrics.step(&request, Outcome::Refused, Duration::ZERO, &none);
+            reason
+        });
+        async move {
+            let reason = match asked {
+                Ok(()) => match answer.await {
+                    Ok(reply) => return reply,
+                    Err(_) => shared.jobs(epoch).err(),
+                },
+                Err(reason) => Some(reason),
+            };
+            let message = reason.unwrap_or_else(|| "the epoch is ending".to_owned());
+            let failure = Some(StepFailure { kind: Kind::Refused.into(), message });
+            StepReply { epoch, step, failure, ..StepReply::default() }
+        }
     }
 
     /// Leaves the group after the step that is running, if any: peers are told by their streams.

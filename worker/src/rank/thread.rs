@@ -130,14 +130,19 @@ impl Seat {
 
     /// Takes steps until the rank leaves the epoch or the epoch fails; says why it ended.
     fn work(&self, mut runner: Runner, mut queue: mpsc::Receiver<Job>) -> String {
+        let mut ended: Option<Instant> = None;
         while let Some(Job { request, reply }) = queue.blocking_recv() {
             let (begun, before) = (Instant::now(), runner.launches());
+            let idle = ended.map_or(Duration::ZERO, |ended| begun - ended);
             let stepped = catch_unwind(AssertUnwindSafe(|| runner.step(&request)));
             // The reply leaves by the same thread as what goes to the peers.
             self.meeting.rest();
             self.metrics.launched(runner.launches() - before);
             let died = stepped.is_err();
-            let answer = stepped.unwrap_or_else(|panic| self.died(&request, &*panic));
+            let mut answer = stepped.unwrap_or_else(|panic| self.died(&request, &*panic));
+            if let Some(times) = &mut answer.times {
+                times.idle_ns = u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX);
+            }
             let outcome = outcome_of(&answer);
             if outcome != Outcome::Refused {
                 self.metrics.held(&request);
@@ -148,6 +153,7 @@ impl Seat {
             // A rank that found a wrong number has left its peers waiting for it.
             let over = matches!(outcome, Outcome::PeerLost | Outcome::Device | Outcome::Numeric);
             // Nobody may be waiting any more; the step has happened all the same.
+            ended = Some(Instant::now());
             drop(reply.send(answer));
             if let Some(message) = failed {
                 warn!(epoch = self.order.epoch, step = request.step, message, "step failed");

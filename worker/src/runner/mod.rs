@@ -2,6 +2,7 @@
 
 mod choose;
 mod device;
+mod feed;
 mod load;
 mod order;
 mod room;
@@ -22,6 +23,7 @@ use crate::collective::Collective;
 use crate::model::{Fault, Outputs, StepError};
 use crate::runner::choose::{Choosing, Memory};
 use crate::runner::device::Device;
+use crate::runner::feed::Feed;
 pub use crate::runner::load::Loaded;
 use crate::runner::load::load;
 pub use crate::runner::order::{LoadOrder, OrderError};
@@ -116,8 +118,11 @@ pub struct Runner {
     collective: Box<dyn Collective>,
     sampler: Sampler,
     limits: StepLimits,
-    /// The last that was asked for.
+    /// The last that was begun. Of one that failed nothing is sampled.
     step: Step,
+    /// Working memory for the one that is read next.
+    coming: Step,
+    feed: Feed,
     loaded: Loaded,
     epoch: u64,
     /// Number of the step that is due.
@@ -193,6 +198,8 @@ impl Runner {
             sampler: Sampler::default(),
             limits,
             step: Step::default(),
+            coming: Step::default(),
+            feed: Feed::default(),
             loaded,
             epoch: order.epoch,
             next: 1,
@@ -243,6 +250,8 @@ impl Runner {
                     collective_wait_ns: nanoseconds(collective.wait),
                     sample_ns: nanoseconds(outcome.sampling),
                     swap_ns: nanoseconds(swapping),
+                    // Whoever brings the steps knows.
+                    idle_ns: 0,
                 });
             }
             Err(error) => reply.failure = Some(self.failure(&error)),
@@ -283,10 +292,27 @@ impl Runner {
 
     fn advance(&mut self, request: &StepRequest) -> Result<Outcome, StepError> {
         self.expect(request)?;
-        self.step.read(request, &self.limits)?;
+        self.coming.read(request, &self.limits, &self.step.batch)?;
+        std::mem::swap(&mut self.coming, &mut self.step);
         self.next += 1;
+        let run = self.run();
+        if let Err(StepError::Failed { fault: Fault::Collective(_) | Fault::Device(_), .. }) = &run
+        {
+            self.ended = Some(self.step.id);
+        }
+        match &run {
+            Ok(outcome) => self.feed.keep(&outcome.tokens),
+            Err(_) => self.step.batch.samples.clear(),
+        }
+        run
+    }
+
+    /// The step that was read.
+    fn run(&mut self) -> Result<Outcome, StepError> {
+        let (id, patience) = (self.step.id, self.step.patience);
+        self.collective.begin(id, patience);
+        self.feed.tell(self.collective.as_mut(), &mut self.step.batch, self.limits.vocabulary)?;
         let step = &self.step;
-        self.collective.begin(step.id, step.patience);
         let (collective, outputs) = (self.collective.as_mut(), &mut self.outputs);
         let (sampler, memory) = (&mut self.sampler, &mut self.choosing);
         let mut choosing = Choosing::new(sampler, &step.batch, self.first_token, memory);
@@ -298,10 +324,6 @@ impl Runner {
             Device::OpenCl(model) => model.step(collective, step, outputs, &mut take),
         };
         let chosen = choosing.end();
-        if let Err(StepError::Failed { fault: Fault::Collective(_) | Fault::Device(_), .. }) = &run
-        {
-            self.ended = Some(step.id);
-        }
         run?;
         Ok(Outcome { digest: digest(&self.outputs.hidden), ..chosen })
     }

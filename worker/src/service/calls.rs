@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use futures::stream::{Stream, StreamExt, unfold};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesOrdered, Stream, StreamExt, unfold};
 use proto::collective::Frame;
 use proto::collective::peer_server::Peer;
 use proto::worker::worker_server::Worker;
@@ -19,6 +20,9 @@ use crate::collective::grpc::{Desk, FormError};
 use crate::metrics::WorkerMetrics;
 use crate::rank::{LoadFailure, Rank};
 use crate::runner::LoadError;
+
+/// Steps of a stream that may be unanswered: the one that runs and the one after it.
+const STEPS_MAX: usize = 2;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -87,7 +91,9 @@ impl Worker for WorkerCalls {
         self.count("steps", true);
         let steps = Steps {
             requests: request.into_inner(),
+            ended: false,
             rank: self.rank.clone(),
+            asked: FuturesOrdered::new(),
             taken_over: self.take_over(),
             stop: self.stop.clone(),
         };
@@ -118,7 +124,11 @@ impl PeerCalls {
 /// A group's stream of steps, answered one by one.
 struct Steps {
     requests: Streaming<StepRequest>,
+    /// There will be no more requests.
+    ended: bool,
     rank: Rank,
+    /// Steps that are not answered yet, at most `STEPS_MAX`.
+    asked: FuturesOrdered<BoxFuture<'static, StepReply>>,
     taken_over: CancellationToken,
     stop: CancellationToken,
 }
@@ -138,18 +148,26 @@ impl Steps {
         Some((replied, rest))
     }
 
-    /// A step that has begun is answered, also when the worker is to stop.
+    /// A step that was asked for is answered, also when the worker is to stop. The next is taken meanwhile, so
+    /// that it begins at once.
     async fn reply(&mut self) -> Option<Result<StepReply, Status>> {
-        let message = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(Status::unavailable("the worker is stopping")),
-            message = self.requests.message() => message,
-        };
-        match message {
-            Ok(Some(request)) => Some(Ok(self.rank.step(request).await)),
-            Ok(None) => None,
-            Err(broken) => Some(Err(broken)),
+        while !(self.ended && self.asked.is_empty()) {
+            let Self { requests, ended, rank, asked, stop, .. } = self;
+            let takes = !*ended && asked.len() < STEPS_MAX && !stop.is_cancelled();
+            tokio::select! {
+                biased;
+                Some(reply) = asked.next() => return Some(Ok(reply)),
+                () = stop.cancelled(), if asked.is_empty() => {
+                    return Some(Err(Status::unavailable("the worker is stopping")));
+                }
+                message = requests.message(), if takes => match message {
+                    Ok(Some(request)) => asked.push_back(Box::pin(rank.step(request))),
+                    Ok(None) => *ended = true,
+                    Err(broken) => return Some(Err(broken)),
+                },
+            }
         }
+        None
     }
 }
 

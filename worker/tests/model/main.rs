@@ -2,6 +2,7 @@
 //! world, and an answer to every request that makes no sense.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod ahead;
 mod backends;
 mod choosing;
 mod failures;

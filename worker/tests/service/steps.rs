@@ -1,15 +1,22 @@
 //! What workers do when all is well, and what they refuse.
 
 use proto::worker::step_failure::Kind;
-use proto::worker::{StepFailure, StepReply};
+use proto::worker::{Slice, StepFailure, StepReply, StepRequest};
 use tonic::Code;
 
-use crate::site::{Group, Model, PROMPT, Worker, extend, generate, heartbeat};
+use crate::site::{Group, Model, PROMPT, Steps, Worker, extend, generate, heartbeat};
 
 fn refusal(reply: &StepReply) -> &str {
     let StepFailure { message, .. } = reply.failure.as_ref().unwrap();
     assert_eq!(reply.failure.as_ref().unwrap().kind(), Kind::Refused, "{message}");
     message
+}
+
+/// The step after one that samples one sequence, which goes on at `start`.
+fn follow(epoch: u64, step: u64, start: u32) -> StepRequest {
+    let mut request = extend(epoch, step, start, &[0]);
+    request.slices[0] = Slice { tokens: vec![], follows: Some(0), ..request.slices[0].clone() };
+    request
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,6 +72,52 @@ async fn only_the_next_step_of_the_epoch_is_done() {
     refusal(&steps.step(&extend(3, 2, 0, &[99_999])).await);
     // None of that did any harm.
     assert_eq!(steps.step(&heartbeat(3, 2)).await.failure, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_step_may_be_sent_while_one_runs_and_follows_it() {
+    let model = Model::toy();
+    for world in [1, 2] {
+        let mut workers = Worker::start_all(&model, world).await;
+        let mut group = Group::form(&model, &mut workers, 1).await;
+        let expected = generate(&mut group, 1, &PROMPT, 8).await;
+        let mut group = Group::form(&model, &mut workers, 2).await;
+        let start = u32::try_from(PROMPT.len()).unwrap();
+        let send = async |steps: &[Steps], request: StepRequest| {
+            for rank in steps {
+                rank.send(&request).await;
+            }
+        };
+        send(&group.steps, extend(2, 1, 0, &PROMPT)).await;
+        let mut tokens = Vec::new();
+        for step in 1..=8 {
+            send(&group.steps, follow(2, step + 1, start + u32::try_from(step).unwrap() - 1)).await;
+            for (rank, steps) in group.steps.iter_mut().enumerate() {
+                let reply = steps.replies.message().await.unwrap().unwrap();
+                assert_eq!((reply.step, &reply.failure), (step, &None), "rank {rank}");
+                tokens.extend(reply.tokens);
+            }
+        }
+        assert_eq!(tokens, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_was_sent_ahead_fails_with_the_one_before_it() {
+    let model = Model::toy();
+    let mut workers = Worker::start_all(&model, 1).await;
+    let mut group = Group::form(&model, &mut workers, 1).await;
+    let steps = &mut group.steps[0];
+    steps.send(&extend(1, 1, 0, &[99_999])).await;
+    steps.send(&follow(1, 2, 1)).await;
+    let message = steps.replies.message().await.unwrap().unwrap();
+    assert!(refusal(&message).contains("has token 99999"));
+    let message = steps.replies.message().await.unwrap().unwrap();
+    assert_eq!(refusal(&message), "rank 0: step 2 came where step 1 was due");
+    // Nothing to follow, and no harm done.
+    let alone = steps.step(&follow(1, 1, 1)).await;
+    assert!(refusal(&alone).ends_with("follows token 0 of the step before, which gives 0"));
+    assert_eq!(steps.step(&heartbeat(1, 1)).await.failure, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,9 +2,9 @@
 
 use crate::limits::Admission;
 use crate::rank::Policy;
-use crate::scheduler::{Moves, Scheduler};
+use crate::scheduler::{Moves, Refused, Scheduler};
 use crate::sequence_group::SequenceGroup;
-use crate::units::{BlockCount, TokenCount};
+use crate::units::{BlockCount, BlockId, TokenCount};
 
 /// One block in this many, rounded up, stays free when a group is let in beside others, so that it
 /// is not pushed out again by the first of them that grows. The usual figure is 1 %.
@@ -78,8 +78,7 @@ impl Scheduler {
 
     fn swap_in(&mut self, room: &mut Room, moves: &mut Moves) -> bool {
         let Some((_, group)) = self.swapped.first_key_value() else { return false };
-        let needed = group.blocks_needed(self.limits.block_size);
-        if group.live() > room.sequences || needed.0 > room.blocks_for(group) {
+        if !self.has_room_for(group, room) {
             return false;
         }
         let (_, mut group) = self.swapped.pop_first().expect("it was there a moment ago");
@@ -88,23 +87,26 @@ impl Scheduler {
         true
     }
 
+    /// Whether somebody is let in by the next plan, when nothing else happens until then. `growth`: blocks
+    /// that those that run take before.
+    pub(super) fn could_let_in(&self, growth: BlockCount) -> bool {
+        let mut room = self.room();
+        room.blocks = room.blocks.saturating_sub(growth.0);
+        if !self.swapped_is_next() {
+            return self.findable(&room).is_ok();
+        }
+        let swapped = self.swapped.first_key_value();
+        swapped.is_some_and(|(_, group)| self.has_room_for(group, &room))
+    }
+
     fn let_in(&mut self, room: &mut Room, moves: &mut Moves) -> bool {
-        let Some(group) = self.waiting.first() else { return false };
-        if group.live() > room.sequences {
-            return false;
-        }
-        let most = BlockCount(room.blocks_for(group));
-        if self.refused.is_some_and(|(rank, seen)| rank == group.rank && most <= seen) {
-            return false;
-        }
-        let found = group.find(&self.device);
-        // What is only kept for its content is free as well: to use it takes it.
-        let held = found.iter().filter(|block| self.device.references(**block) > 0).count();
-        let held = u32::try_from(held).expect("blocks are counted in 32 bits");
-        if group.blocks_needed(self.limits.block_size).0 - held > most.0 {
-            self.refused = Some((group.rank, most));
-            return false;
-        }
+        let found = match self.findable(room) {
+            Ok(found) => found,
+            Err(refused) => {
+                self.refused = refused.or(self.refused);
+                return false;
+            }
+        };
         let mut group = self.waiting.take_first().expect("it was there a moment ago");
         if !group.has_run() {
             self.waiting.charge(group.tenant, group.prompt_length(), TokenCount(0));
@@ -115,6 +117,32 @@ impl Scheduler {
         self.counts.prefix_hits += u64::from(group.adopt(found, &mut self.device).0);
         self.start(group, room, moves);
         true
+    }
+
+    fn has_room_for(&self, group: &SequenceGroup, room: &Room) -> bool {
+        let needed = group.blocks_needed(self.limits.block_size);
+        group.live() <= room.sequences && needed.0 <= room.blocks_for(group)
+    }
+
+    /// What the prefix cache has of the group that is let in next. An error: nobody waits, or there is no
+    /// room for it; where it is blocks that are wanting, who it is and how many it might have taken.
+    fn findable(&self, room: &Room) -> Result<Vec<BlockId>, Option<Refused>> {
+        let group = self.waiting.first().ok_or(None)?;
+        if group.live() > room.sequences {
+            return Err(None);
+        }
+        let most = BlockCount(room.blocks_for(group));
+        if self.refused.is_some_and(|(rank, seen)| rank == group.rank && most <= seen) {
+            return Err(None);
+        }
+        let found = group.find(&self.device);
+        // What is only kept for its content is free as well: to use it takes it.
+        let held = found.iter().filter(|block| self.device.references(**block) > 0).count();
+        let held = u32::try_from(held).expect("blocks are counted in 32 bits");
+        if group.blocks_needed(self.limits.block_size).0 - held > most.0 {
+            return Err(Some((group.rank, most)));
+        }
+        Ok(found)
     }
 
     fn start(&mut self, mut group: SequenceGroup, room: &mut Room, moves: &mut Moves) {

@@ -7,6 +7,7 @@ use crate::rank::Policy;
 use crate::scheduler::Scheduler;
 use crate::sequence::Sequence;
 use crate::sequence_group::SequenceGroup;
+use crate::units::TokenCount;
 
 impl Scheduler {
     pub(super) fn check(&self) {
@@ -17,6 +18,7 @@ impl Scheduler {
         if cfg!(debug_assertions) {
             self.check_order();
             self.check_groups();
+            self.check_in_flight();
             self.check_blocks(&self.device, self.running.iter());
             self.check_blocks(&self.host, self.swapped.values());
         }
@@ -52,6 +54,23 @@ impl Scheduler {
             let waits = self.waiting.get(place.tenant, place.rank).is_some();
             let found = u32::from(runs) + u32::from(swapped) + u32::from(waits);
             assert_eq!(found, 1, "{id:?} is in one queue");
+        }
+    }
+
+    /// Steps begin where those before them end, and find the blocks that they need.
+    fn check_in_flight(&self) {
+        assert!(self.in_flight.len() <= 2, "one step is planned ahead at most");
+        for (at, parts) in self.in_flight.iter().enumerate() {
+            for part in parts {
+                let found = self.running.binary_search_by_key(&part.rank, |group| group.rank);
+                let Ok(group) = found else { continue };
+                let Some(sequence) = self.running[group].living(part.index) else { continue };
+                let start = if at == 0 { sequence.computed } else { sequence.length };
+                assert_eq!(part.start, start, "a step goes on where the one before it ends");
+                let end = TokenCount(part.start.0 + part.count.0);
+                let block_size = self.limits.block_size;
+                assert!(sequence.covers(end, block_size), "a step in flight has its blocks");
+            }
         }
     }
 

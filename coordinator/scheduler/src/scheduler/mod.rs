@@ -1,10 +1,11 @@
 //! The decisions: who runs, who waits, who gives way.
 
 mod admit;
+mod ahead;
 mod check;
 mod room;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::blocks::BlockPool;
 use crate::event::{CancelReason, Event, FinishReason};
@@ -36,15 +37,18 @@ pub struct Scheduler {
     swapped: BTreeMap<Rank, SequenceGroup>,
     /// Every group that has not ended.
     places: BTreeMap<GroupId, Place>,
-    /// What the step that is being run computes; none between steps.
-    in_flight: Option<Vec<Part>>,
-    /// The group that was last not let in for want of blocks, and how many it might have taken.
-    refused: Option<(Rank, BlockCount)>,
+    /// What the steps that were planned and not committed compute: the one that is being run, and the one
+    /// after it if that was planned ahead.
+    in_flight: VecDeque<Vec<Part>>,
+    refused: Option<Refused>,
     groups: u64,
     steps: u64,
     /// What only counts up.
     counts: Counts,
 }
+
+/// The group that was last not let in for want of blocks, and how many it might have taken.
+type Refused = (Rank, BlockCount);
 
 /// Where to look for a group.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +62,8 @@ struct Place {
 struct Part {
     rank: Rank,
     index: u32,
+    /// Tokens in the cache before it.
+    start: TokenCount,
     count: TokenCount,
     samples: bool,
 }
@@ -76,8 +82,17 @@ struct Counts {
     preemptions_swap: u64,
     prompt_tokens: u64,
     generation_tokens: u64,
+    steps_ahead: u64,
+    slices_void: u64,
     prefix_queries: u64,
     prefix_hits: u64,
+}
+
+impl Part {
+    fn of(rank: Rank, slice: &Slice) -> Self {
+        let (index, start, count) = (slice.sequence.index, slice.start, slice.count());
+        Self { rank, index, start, count, samples: slice.sampling.is_some() }
+    }
 }
 
 impl Scheduler {
@@ -97,7 +112,7 @@ impl Scheduler {
             running: Vec::new(),
             swapped: BTreeMap::new(),
             places: BTreeMap::new(),
-            in_flight: None,
+            in_flight: VecDeque::new(),
             refused: None,
             groups: 0,
             steps: 0,
@@ -138,9 +153,9 @@ impl Scheduler {
 
     /// Ends a group early, wherever it is. Nothing happens if it has ended or never was.
     ///
-    /// When the group has a part in the step in flight, its blocks are free at once although the
-    /// workers still write to them. That is safe: blocks are given out by `plan` alone, which may
-    /// not be called before that step is committed. The tokens of its part are dropped then.
+    /// When the group has a part in a step in flight, its blocks are free at once although the
+    /// workers still write to them. That is safe: who gets them next writes to them in a later step, and
+    /// ranks run steps one after the other. What its part gives is thrown away.
     ///
     /// # Panics
     /// Never: a group that has not ended is in one queue.
@@ -168,9 +183,9 @@ impl Scheduler {
     /// run out, the last in order gives way.
     ///
     /// # Panics
-    /// When the step before has not been committed.
+    /// When a step before has not been committed.
     pub fn plan(&mut self, now: Time) -> Option<StepPlan> {
-        assert!(self.in_flight.is_none(), "plan and commit alternate");
+        assert!(self.in_flight.is_empty(), "a step is planned when those before are committed");
         let mut moves = Moves::default();
         self.yield_to_urgent(&mut moves);
         if self.make_room(&mut moves) {
@@ -196,19 +211,20 @@ impl Scheduler {
         })
     }
 
-    /// Takes in what became of the step in flight, and says who got which token and who has ended.
+    /// Takes in what became of the first step in flight, and says who got which token and who has ended.
     ///
     /// # Panics
     /// When a step is said to be done and none is in flight, or it brings another number of tokens
     /// than its plan asked for: whoever runs steps has checked that.
     pub fn commit(&mut self, outcome: Outcome, now: Time) -> Vec<Event> {
-        let parts = self.in_flight.take();
         let events = match outcome {
             Outcome::Done(tokens) => {
+                let parts = self.in_flight.pop_front();
                 let parts = parts.expect("only a step that was planned can be done");
                 self.apply(&parts, &tokens, now)
             }
             Outcome::Lost => {
+                self.in_flight.clear();
                 self.lose();
                 Vec::new()
             }
@@ -235,6 +251,8 @@ impl Scheduler {
             preemptions_swap: self.counts.preemptions_swap,
             prompt_tokens: self.counts.prompt_tokens,
             generation_tokens: self.counts.generation_tokens,
+            steps_ahead: self.counts.steps_ahead,
+            slices_void: self.counts.slices_void,
             prefix_queries: self.counts.prefix_queries,
             prefix_hits: self.counts.prefix_hits,
         }
@@ -248,15 +266,10 @@ impl Scheduler {
         for group in &mut self.running {
             let first = slices.len();
             group.plan(&mut budget, &self.device, now, &mut slices);
-            parts.extend(slices[first..].iter().map(|slice| Part {
-                rank: group.rank,
-                index: slice.sequence.index,
-                count: TokenCount::of(&slice.tokens),
-                samples: slice.sampling.is_some(),
-            }));
+            parts.extend(slices[first..].iter().map(|slice| Part::of(group.rank, slice)));
         }
         if !parts.is_empty() {
-            self.in_flight = Some(parts);
+            self.in_flight.push_back(parts);
         }
         slices
     }
@@ -268,9 +281,15 @@ impl Scheduler {
         let mut events = Vec::with_capacity(sampled);
         for part in parts {
             let token = if part.samples { tokens.next() } else { None };
-            // Not found: it was cancelled while the step ran.
+            // Not found: it was cancelled while the step ran, or has ended with a token that was not known
+            // when the step was planned.
             let found = self.running.binary_search_by_key(&part.rank, |group| group.rank);
-            let Ok(group) = found.map(|place| &mut self.running[place]) else { continue };
+            let group = found.ok().map(|place| &mut self.running[place]);
+            let alive = |group: &&mut SequenceGroup| group.living(part.index).is_some();
+            let Some(group) = group.filter(alive) else {
+                self.counts.slices_void += 1;
+                continue;
+            };
             let prompt_tokens = group.advance(part.index, part.count, &mut self.device);
             self.counts.prompt_tokens += u64::from(prompt_tokens.0);
             let Some(token) = token else { continue };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::rank::Policy;
+use crate::rank::{Policy, Rank};
 use crate::scheduler::admit::Room;
 use crate::scheduler::{Moves, Scheduler};
 use crate::sequence::Sequence;
@@ -13,18 +13,21 @@ use crate::units::BlockId;
 const YIELDS_MAX: u32 = 4;
 
 impl Scheduler {
+    /// Whether a group that waits might take the place of one that runs.
+    pub(super) fn may_yield(&self) -> bool {
+        let Some(first) = self.waiting.first() else { return false };
+        matches!(self.limits.policy, Policy::Priority { .. })
+            && self.running.last().is_some_and(|group| gives_way(group, first.rank))
+    }
+
     /// Under the priority policy, a group that waits and is more urgent than some that run takes
     /// their places, the last in order first, unless even that would not be enough.
     pub(super) fn yield_to_urgent(&mut self, moves: &mut Moves) {
-        if !matches!(self.limits.policy, Policy::Priority { .. }) {
+        if !self.may_yield() {
             return;
         }
         let Some(first) = self.waiting.first() else { return };
         let rank = first.rank;
-        let gives_way = |group: &SequenceGroup| group.rank > rank && group.yields < YIELDS_MAX;
-        if !self.running.last().is_some_and(gives_way) {
-            return;
-        }
         let mut room = self.room();
         let missing = self.running.iter().map(|group| group.missing(&self.device).0);
         room.blocks = room.blocks.saturating_sub(missing.sum());
@@ -42,7 +45,7 @@ impl Scheduler {
             if fits(&room, &held) {
                 break;
             }
-            if !gives_way(group) {
+            if !gives_way(group, rank) {
                 return;
             }
             room.give_back(group);
@@ -109,4 +112,9 @@ impl Scheduler {
         let (blocks, tokens) = group.filled(self.limits.block_size);
         blocks.0 > 0 && blocks <= self.host.free() && self.rates.prefer_swap(blocks, tokens)
     }
+}
+
+/// Whether a group lets one of this rank go first.
+fn gives_way(group: &SequenceGroup, rank: Rank) -> bool {
+    group.rank > rank && group.yields < YIELDS_MAX
 }

@@ -95,6 +95,11 @@ impl SequenceGroup {
         &self.sequences
     }
 
+    /// The sequence of that number, unless it has ended.
+    pub(crate) fn living(&self, index: u32) -> Option<&Sequence> {
+        self.sequences.get(index as usize).filter(|sequence| !sequence.finished)
+    }
+
     /// How many sequences have a slice in every step now: one before the fork, then all that live.
     pub(crate) fn runnable(&self) -> u32 {
         if self.is_forked() { self.live } else { 1 }
@@ -127,11 +132,39 @@ impl SequenceGroup {
             slices.push(Slice {
                 sequence: SequenceId { group: self.rank.id, index },
                 tokens,
+                follows: None,
                 start,
                 blocks: sequence.table(end, pool),
                 sampling: (end == sequence.length).then_some(Sampling { seed, ..self.sampling }),
             });
         }
+    }
+
+    /// A sequence goes on with the token at a place of those that the step in flight samples: its slice of
+    /// the step after. It has the block.
+    pub(crate) fn follow(&mut self, index: u32, place: u32, pool: &BlockPool) -> Slice {
+        let seed = self.sampling.seed.wrapping_add(u64::from(index));
+        let sequence = &mut self.sequences[index as usize];
+        let start = sequence.length;
+        Slice {
+            sequence: SequenceId { group: self.rank.id, index },
+            tokens: Vec::new(),
+            follows: Some(place),
+            start,
+            blocks: sequence.table(TokenCount(start.0 + 1), pool),
+            sampling: Some(Sampling { seed, ..self.sampling }),
+        }
+    }
+
+    /// Whether the next token is the last of a sequence, whatever it is.
+    pub(crate) fn ends_next(&self, index: u32) -> bool {
+        let generated = TokenCount::of(&self.sequences[index as usize].generated);
+        generated.0 + 1 >= self.generated_max.0
+    }
+
+    /// A sequence gets a block for a token that is not known yet.
+    pub(crate) fn reserve_next(&mut self, index: u32, pool: &mut BlockPool) {
+        self.sequences[index as usize].reserve_next(pool);
     }
 
     /// A step has put `count` more tokens of a sequence into the cache. Gives how many of them are

@@ -95,6 +95,7 @@ fn action(group: impl Strategy<Value = NewGroup>) -> impl Strategy<Value = Actio
         6 => group.prop_map(Action::Submit),
         1 => (0..100_usize, reason).prop_map(|(which, reason)| Action::Cancel(which, reason)),
         12 => Just(Action::Plan),
+        8 => Just(Action::Ahead),
         12 => Just(Action::Commit),
         1 => Just(Action::Lost),
         1 => (0..3_u64, 0..3_u64).prop_map(|(token, block)| Action::Measured(Rates {

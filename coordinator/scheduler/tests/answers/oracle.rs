@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use scheduler::{
-    BlockCount, BlockId, BlockPair, FinishReason, LengthLimit, Limits, NewGroup, Slice, StepPlan,
-    TokenCount, TokenId,
+    BlockCount, BlockId, BlockPair, FinishReason, LengthLimit, Limits, NewGroup, SequenceId, Slice,
+    StepPlan, TokenCount, TokenId,
 };
 
 /// The model's end token.
@@ -29,19 +29,27 @@ pub(crate) struct Oracle {
     slots: Vec<Option<Slot>>,
     /// The same of host memory.
     host: Vec<Option<Slot>>,
+    /// What the last step sampled, and for whom.
+    sampled: Vec<(SequenceId, TokenId)>,
 }
 
 impl Oracle {
     pub(crate) fn new(limits: &Limits) -> Self {
         let block_size = limits.block_size.0 as usize;
         let slots = |blocks: BlockCount| vec![None; blocks.0 as usize * block_size];
-        Self { block_size, slots: slots(limits.blocks), host: slots(limits.swap_blocks) }
+        Self {
+            block_size,
+            slots: slots(limits.blocks),
+            host: slots(limits.swap_blocks),
+            sampled: Vec::new(),
+        }
     }
 
     /// Everything in the cache is gone.
     pub(crate) fn lose(&mut self) {
         self.slots.fill(None);
         self.host.fill(None);
+        self.sampled.clear();
     }
 
     /// Runs a step. All copies are made, then all slots written, then all tokens read, as ranks do
@@ -52,16 +60,27 @@ impl Oracle {
         self.copy(plan);
         let mut written = BTreeSet::new();
         for slice in &plan.slices {
-            for (position, token) in (slice.start.0 as usize..).zip(&slice.tokens) {
+            for (position, token) in (slice.start.0 as usize..).zip(self.tokens(slice)) {
                 let slot = self.slot(slice, position);
                 assert!(written.insert(slot), "two slices write to slot {slot}");
-                self.slots[slot] = Some(Slot { token: *token, state: 0 });
+                self.slots[slot] = Some(Slot { token, state: 0 });
             }
         }
         let states: Vec<u64> = plan.slices.iter().map(|slice| self.read(slice)).collect();
         let sampled = plan.slices.iter().zip(states);
-        let sampled = sampled.filter_map(|(slice, state)| Some(next(state, slice.sampling?.seed)));
-        sampled.collect()
+        let sampled = sampled
+            .filter_map(|(slice, state)| Some((slice.sequence, next(state, slice.sampling?.seed))));
+        self.sampled = sampled.collect();
+        self.sampled.iter().map(|(_, token)| *token).collect()
+    }
+
+    /// A slice's tokens, once the step before is done.
+    fn tokens(&self, slice: &Slice) -> Vec<TokenId> {
+        let Some(place) = slice.follows else { return slice.tokens.clone() };
+        assert!(slice.tokens.is_empty(), "what follows a token brings no other");
+        let (sequence, token) = self.sampled[place as usize];
+        assert_eq!(sequence, slice.sequence, "a sequence follows itself");
+        vec![token]
     }
 
     fn copy(&mut self, plan: &StepPlan) {
@@ -82,7 +101,7 @@ impl Oracle {
     /// there must have the right one.
     fn read(&mut self, slice: &Slice) -> u64 {
         let start = slice.start.0 as usize;
-        let end = start + slice.tokens.len();
+        let end = start + slice.count().0 as usize;
         assert_eq!(
             slice.blocks.len(),
             end.div_ceil(self.block_size),

@@ -1,6 +1,6 @@
 //! A scheduler, an oracle that runs its steps, and what is known about every group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use scheduler::{
@@ -10,12 +10,14 @@ use scheduler::{
 
 use crate::oracle::{self, Oracle};
 
-/// What may happen. Planning while a step is in flight and committing when none is do nothing.
+/// What may happen. Planning while a step is in flight and committing when none is do nothing, nor does
+/// planning ahead where the scheduler would rather not.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     Submit(NewGroup),
     Cancel(usize, CancelReason),
     Plan,
+    Ahead,
     Commit,
     Lost,
     Measured(Rates),
@@ -33,6 +35,10 @@ pub(crate) struct Met {
     pub(crate) copies: usize,
     pub(crate) cut_prompts: usize,
     pub(crate) cancelled_in_flight: usize,
+    /// Steps planned ahead, while somebody waited, and slices that were void.
+    pub(crate) ahead: usize,
+    pub(crate) ahead_of_waiting: usize,
+    pub(crate) void: u64,
     pub(crate) refusals: [usize; 4],
     pub(crate) stops: usize,
     pub(crate) lengths: [usize; 3],
@@ -42,7 +48,7 @@ pub(crate) struct World {
     pub(crate) met: Met,
     scheduler: Scheduler,
     oracle: Oracle,
-    in_flight: Option<StepPlan>,
+    in_flight: VecDeque<StepPlan>,
     last_step: StepId,
     groups: BTreeMap<GroupId, Known>,
     /// More steps than this can't be needed to end all that was accepted.
@@ -68,6 +74,9 @@ impl Met {
         self.copies += other.copies;
         self.cut_prompts += other.cut_prompts;
         self.cancelled_in_flight += other.cancelled_in_flight;
+        self.ahead += other.ahead;
+        self.ahead_of_waiting += other.ahead_of_waiting;
+        self.void += other.void;
         self.stops += other.stops;
         for (sum, more) in self.refusals.iter_mut().zip(other.refusals) {
             *sum += more;
@@ -80,8 +89,10 @@ impl Met {
     /// Whether it came to everything, more than a few times.
     pub(crate) fn everything(&self) -> bool {
         let counts = [self.copies, self.cut_prompts, self.cancelled_in_flight, self.stops];
-        let counts = counts.iter().chain(&self.refusals).chain(&self.lengths);
+        let ahead = [self.ahead, self.ahead_of_waiting];
+        let counts = counts.iter().chain(&ahead).chain(&self.refusals).chain(&self.lengths);
         counts.copied().min() > Some(20)
+            && self.void > 20
             && self.preemptions > 20
             && self.losses > 20
             && self.swaps > 20
@@ -96,7 +107,7 @@ impl World {
             met: Met::default(),
             oracle: Oracle::new(&limits),
             scheduler: Scheduler::new(limits).unwrap(),
-            in_flight: None,
+            in_flight: VecDeque::new(),
             last_step: StepId(0),
             groups: BTreeMap::new(),
             steps_max: 0,
@@ -110,6 +121,7 @@ impl World {
             Action::Submit(group) => self.submit(group),
             Action::Cancel(which, reason) => self.cancel(which, reason),
             Action::Plan => self.plan(),
+            Action::Ahead => self.ahead(),
             Action::Commit => self.commit(),
             Action::Lost => self.lose(),
             Action::Measured(rates) => self.scheduler.measured(rates),
@@ -120,10 +132,15 @@ impl World {
     /// Lets everything end.
     pub(crate) fn drain(&mut self) {
         self.commit();
-        for _ in 0..=self.steps_max {
+        self.commit();
+        // A step that was planned ahead may be for nobody.
+        for _ in 0..=2 * self.steps_max {
+            self.now.0 += Duration::from_millis(1);
             self.plan();
+            self.ahead();
             self.commit();
         }
+        self.commit();
         self.check_stats();
         let stats = self.scheduler.stats();
         let queues = (stats.waiting, stats.running, stats.swapped);
@@ -133,6 +150,8 @@ impl World {
         self.met.preemptions = stats.preemptions_recompute;
         self.met.swaps = stats.preemptions_swap;
         self.met.hits = stats.prefix_hits;
+        self.met.void = stats.slices_void;
+        assert_eq!(stats.steps_ahead, self.met.ahead as u64);
         let limits = self.scheduler.limits();
         for known in self.groups.values() {
             assert!(known.finished, "what was accepted ends");
@@ -185,7 +204,7 @@ impl World {
         };
         let was_finished = self.groups[&id].finished;
         let flies = |plan: &StepPlan| plan.slices.iter().any(|slice| slice.sequence.group == id);
-        if !was_finished && self.in_flight.as_ref().is_some_and(flies) {
+        if !was_finished && self.in_flight.iter().any(flies) {
             self.met.cancelled_in_flight += 1;
         }
         let events = self.scheduler.cancel(id, reason, self.now);
@@ -197,7 +216,7 @@ impl World {
     }
 
     fn plan(&mut self) {
-        if self.in_flight.is_some() {
+        if !self.in_flight.is_empty() {
             return;
         }
         let Some(plan) = self.scheduler.plan(self.now) else {
@@ -209,12 +228,33 @@ impl World {
         self.met.copies += plan.copies.len();
         self.met.swapped_in += plan.swap_in.len();
         self.met.cut_prompts += plan.slices.iter().filter(|slice| slice.sampling.is_none()).count();
-        self.in_flight = Some(plan);
+        self.in_flight.push_back(plan);
+    }
+
+    /// The scheduler may decline; then nothing has changed, so that nobody has to know of it.
+    fn ahead(&mut self) {
+        // To look at all of it takes long, so now and then will do.
+        let looks = self.now.0.as_millis().is_multiple_of(16);
+        let before = looks.then(|| format!("{:?}", self.scheduler));
+        let Some(plan) = self.scheduler.ahead() else {
+            let after = looks.then(|| format!("{:?}", self.scheduler));
+            return assert_eq!(before, after, "it declined");
+        };
+        assert_eq!(self.in_flight.len(), 1, "one step ahead");
+        self.check_plan(&plan);
+        let waiting = self.scheduler.stats().waiting + self.scheduler.stats().swapped;
+        self.met.ahead_of_waiting += usize::from(waiting > 0);
+        self.met.ahead += 1;
+        let moves = [&plan.swap_out, &plan.swap_in, &plan.copies];
+        assert!(moves.iter().all(|moves| moves.is_empty()), "it only goes on");
+        assert!(plan.slices.iter().all(|slice| slice.follows.is_some()));
+        self.last_step = plan.id;
+        self.in_flight.push_back(plan);
     }
 
     /// The step runs as late as it can: after everything that happened while it was in flight.
     fn commit(&mut self) {
-        let Some(plan) = self.in_flight.take() else { return };
+        let Some(plan) = self.in_flight.pop_front() else { return };
         let tokens = self.oracle.run(&plan);
         let events = self.scheduler.commit(Outcome::Done(tokens), self.now);
         self.take(&events);
@@ -222,7 +262,7 @@ impl World {
 
     fn lose(&mut self) {
         self.met.losses += 1;
-        self.in_flight = None;
+        self.in_flight.clear();
         self.oracle.lose();
         assert!(self.scheduler.commit(Outcome::Lost, self.now).is_empty());
     }
@@ -232,7 +272,7 @@ impl World {
         assert_eq!(plan.id.0, self.last_step.0 + 1, "steps are counted");
         assert!(!plan.slices.is_empty());
         assert!(plan.slices.len() <= limits.sequences_max as usize);
-        let tokens: usize = plan.slices.iter().map(|slice| slice.tokens.len()).sum();
+        let tokens: usize = plan.slices.iter().map(|slice| slice.count().0 as usize).sum();
         assert!(tokens <= limits.step_tokens_max.0 as usize);
         assert!(plan.blocks_held <= limits.blocks);
         let sequences: BTreeSet<_> = plan.slices.iter().map(|slice| slice.sequence).collect();
@@ -247,9 +287,21 @@ impl World {
             let known = &self.groups[&group];
             assert!(known.ends[index as usize].is_none(), "who has ended does not run");
             let prompt = known.group.prompt.len();
-            let length = prompt + known.answers[index as usize].len();
-            let end = slice.start.0 as usize + slice.tokens.len();
-            assert!(!slice.tokens.is_empty() && end <= length);
+            let follows = usize::from(slice.follows.is_some());
+            let length = prompt + known.answers[index as usize].len() + follows;
+            let count = slice.count().0 as usize;
+            let end = slice.start.0 as usize + count;
+            assert!(count > 0 && end <= length);
+            assert!(follows == 0 || count == 1);
+            let (answer, _) = oracle::undisturbed(
+                &NewGroup { ignore_end: true, stop_tokens: vec![], ..known.group.clone() },
+                index,
+                limits,
+            );
+            assert!(
+                known.answers[index as usize].len() + follows < answer.len(),
+                "who certainly ends is left out"
+            );
             let seed = known.group.sampling.seed.wrapping_add(u64::from(index));
             let sampled = slice.sampling.map(|sampling| sampling.seed);
             assert_eq!(sampled, (end == length).then_some(seed), "the last token is followed");

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod admission;
+mod ahead;
 mod ends;
 mod forks;
 mod giving_way;

@@ -4,7 +4,7 @@
 //! The prompt of a group is 1, 2, 3 … (or from=n on); its sequences generate 101, 102 … (the second one 201, 202 …)
 //! and, as their token number `answer`, the end token 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ struct Run {
     /// After how many tokens the sequences of a group end by themselves.
     answers: BTreeMap<GroupId, u32>,
     generated: BTreeMap<SequenceId, u32>,
-    in_flight: Option<StepPlan>,
+    in_flight: VecDeque<StepPlan>,
     now: Time,
     lines: String,
 }
@@ -117,7 +117,7 @@ impl Run {
             names: BTreeMap::new(),
             answers: BTreeMap::new(),
             generated: BTreeMap::new(),
-            in_flight: None,
+            in_flight: VecDeque::new(),
             now: Time::default(),
             lines: String::new(),
         }
@@ -129,6 +129,7 @@ impl Run {
             "submit" => self.submit(command),
             "cancel" => self.cancel(command),
             "plan" => self.plan(),
+            "ahead" => self.ahead(),
             "commit" => self.commit(),
             "step" => {
                 for _ in 0..command.words.first().map_or(1, |count| count.parse().unwrap()) {
@@ -137,7 +138,7 @@ impl Run {
                 }
             }
             "lost" => {
-                self.in_flight = None;
+                self.in_flight.clear();
                 let events = self.scheduler.commit(Outcome::Lost, self.now);
                 assert!(events.is_empty());
                 self.line("lost".to_owned());
@@ -223,7 +224,18 @@ impl Run {
         let Some(plan) = self.scheduler.plan(self.now) else {
             return self.line("nothing to run".to_owned());
         };
-        self.line(format!("step {}, {} blocks held", plan.id.0, plan.blocks_held.0));
+        self.planned("step", plan);
+    }
+
+    fn ahead(&mut self) {
+        let Some(plan) = self.scheduler.ahead() else {
+            return self.line("not ahead".to_owned());
+        };
+        self.planned("ahead: step", plan);
+    }
+
+    fn planned(&mut self, what: &str, plan: StepPlan) {
+        self.line(format!("{what} {}, {} blocks held", plan.id.0, plan.blocks_held.0));
         let moves = [("swap out", &plan.swap_out), ("swap in", &plan.swap_in)];
         for (verb, pairs) in moves.into_iter().chain([("copy", &plan.copies)]) {
             for pair in pairs {
@@ -232,18 +244,21 @@ impl Run {
         }
         for slice in &plan.slices {
             let name = self.name(slice.sequence);
-            let tokens = ranges(slice.tokens.iter().map(|token| token.0));
+            let tokens = match slice.follows {
+                Some(place) => format!("token {place} of the step before"),
+                None => ranges(slice.tokens.iter().map(|token| token.0)),
+            };
             let blocks = ranges(slice.blocks.iter().map(|block| block.0));
             let sampled = slice.sampling.map(|sampling| format!(", seed {}", sampling.seed));
             let sampled = sampled.unwrap_or_default();
             let start = slice.start.0;
             self.line(format!("  {name} from {start}: {tokens} in blocks {blocks}{sampled}"));
         }
-        self.in_flight = Some(plan);
+        self.in_flight.push_back(plan);
     }
 
     fn commit(&mut self) {
-        let Some(plan) = self.in_flight.take() else { return };
+        let Some(plan) = self.in_flight.pop_front() else { return };
         let mut tokens = Vec::new();
         for slice in plan.slices.iter().filter(|slice| slice.sampling.is_some()) {
             let SequenceId { group, index } = slice.sequence;
