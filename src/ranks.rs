@@ -20,7 +20,7 @@ use worker::rank::Rank;
 
 use crate::config::{Backend, DeviceConfig};
 
-/// Questions that a rank may have unanswered: one step, and what asks after it.
+/// Questions that a rank may not have taken yet: a step or two, and what asks after it.
 const ASKED_MAX: usize = 4;
 
 /// What is under way when a device is lost can only fail; it has this long to say so.
@@ -133,7 +133,7 @@ fn member(at: usize, rank: Rank) -> Member {
     Member { name: format!("thread {at}"), address: None, requests }
 }
 
-/// Answers one by one, until nobody asks any more.
+/// Answers one by one, until nobody asks any more. A step is with the rank at once, also while another runs.
 async fn answer(rank: Rank, mut asked: mpsc::Receiver<MemberRequest>) {
     // An asker that is gone needs no reply, so a reply that nobody takes is dropped.
     while let Some(request) = asked.recv().await {
@@ -143,10 +143,15 @@ async fn answer(rank: Rank, mut asked: mpsc::Receiver<MemberRequest>) {
                 loaded = load(&rank, &request, &progress) => drop(reply.send(loaded)),
                 () = reply.closed() => {}
             },
-            MemberRequest::Step { request, mut reply } => tokio::select! {
-                done = rank.step(request.as_ref().clone()) => drop(reply.send(Ok(done))),
-                () = reply.closed() => {}
-            },
+            MemberRequest::Step { request, mut reply } => {
+                let done = rank.step(request.as_ref().clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        done = done => drop(reply.send(Ok(done))),
+                        () = reply.closed() => {}
+                    }
+                });
+            }
         }
     }
 }

@@ -14,9 +14,9 @@ pub(crate) fn run(config: &ReplayConfig) -> anyhow::Result<()> {
 }
 
 fn told(replayed: &Replayed) -> String {
-    let Replayed { steps, groups, lasted, recomputed, swapped, ending } = replayed;
+    let Replayed { steps, ahead, groups, lasted, recomputed, swapped, ending } = replayed;
     let text = format!(
-        "{steps} steps of {groups} groups in {:.1} s, {recomputed} times computed again, {swapped} times \
+        "{steps} steps of {groups} groups in {:.1} s, {ahead} planned ahead, {recomputed} times computed again, {swapped} times \
          swapped: every plan is the same",
         lasted.as_secs_f64()
     );

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::figures::{series, total};
 use crate::process::Process;
 use crate::site::{Site, address, question, read, streaming, worker};
 
@@ -23,6 +24,8 @@ async fn a_worker_that_dies_and_comes_back_changes_no_answer() {
     assert_eq!(disturbed.await, undisturbed);
     assert!(back.is_some(), "nothing was disturbed");
     let metrics = site.page("/metrics").await;
+    let ahead = total(&series(&metrics), "arcmesh_steps_ahead_total", "");
+    assert!(ahead > 100.0, "it died with a step ahead, as {ahead} were");
     let reforms = metrics.lines().filter(|line| line.starts_with("arcmesh_group_reforms_total"));
     assert!(reforms.map(|line| line.rsplit(' ').next().unwrap()).any(|count| count != "0"));
 }

@@ -13,7 +13,7 @@ use crate::cluster::draft::{self, Draft, Drafted};
 use crate::cluster::group::Reserved;
 use crate::cluster::shares::{Able, shares};
 use crate::cluster::{
-    ClusterError, EpochAsked, Group, Member, MemberError, MemberRequest, RankLook,
+    Begins, ClusterError, EpochAsked, Group, Member, MemberError, MemberRequest, RankLook,
 };
 
 /// Whoever gives out epochs does so within this time.
@@ -82,7 +82,7 @@ pub(crate) async fn form(
     }
     let mut group = Group::new(epoch, Arc::clone(&members), reserved(&members, &loaded)?);
     group.described = looks;
-    group.step(None, wish.step_max).await?;
+    group.step(None, wish.step_max, Begins::Now).await?;
     Ok(group)
 }
 

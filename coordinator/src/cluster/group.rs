@@ -4,11 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::pending;
 use futures::stream::{FuturesUnordered, StreamExt};
 use proto::worker::{StepReply, StepRequest};
 use scheduler::{StepPlan, TokenId};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{
     ClusterError, Likelihood, Member, MemberError, MemberRequest, SliceWish, wire,
@@ -36,6 +37,8 @@ pub(crate) struct Group {
     members: Arc<[Member]>,
     /// Steps sent.
     steps: u64,
+    /// Hears when the last of them is done.
+    done: Option<oneshot::Receiver<Instant>>,
 }
 
 /// A rank, as it described itself when the group formed.
@@ -68,7 +71,7 @@ pub(crate) struct StepDone {
     pub(crate) tokens: Vec<TokenId>,
     /// What was asked of the logits, slice by slice: of its targets, then of its sampled token.
     pub(crate) likelihoods: Vec<Likelihood>,
-    /// From sending it to the slowest reply.
+    /// From sending it, or from the end of the step before if it was sent ahead, to the slowest reply.
     pub(crate) duration: Duration,
     /// Between the fastest reply and the slowest.
     pub(crate) skew: Duration,
@@ -89,10 +92,12 @@ pub(crate) struct RankTimes {
     pub(crate) sample: Duration,
     /// Carrying blocks between device and host.
     pub(crate) swap: Duration,
+    /// Before the step: without any, since the one before.
+    pub(crate) idle: Duration,
 }
 
 impl RankTimes {
-    /// All of it.
+    /// All of the step.
     pub(crate) fn busy(&self) -> Duration {
         [self.transfer, self.wait, self.sample, self.swap]
             .into_iter()
@@ -109,6 +114,11 @@ impl StepDone {
     /// What the slowest rank spent on carrying blocks between device and host.
     pub(crate) fn swapping(&self) -> Duration {
         self.ranks.iter().map(|rank| rank.swap).max().unwrap_or_default()
+    }
+
+    /// The longest that a rank had nothing to do before it.
+    pub(crate) fn idle(&self) -> Duration {
+        self.ranks.iter().map(|rank| rank.idle).max().unwrap_or_default()
     }
 
     /// When no rank was at work: the step was being sent, or the replies came.
@@ -131,7 +141,18 @@ impl Group {
     pub(super) fn new(epoch: u64, members: Arc<[Member]>, reserved: Reserved) -> Self {
         let Reserved { blocks, swap_blocks, block_bytes, weight_bytes } = reserved;
         let described = Vec::new();
-        Self { epoch, blocks, swap_blocks, block_bytes, weight_bytes, described, members, steps: 0 }
+        let (steps, done) = (0, None);
+        Self {
+            epoch,
+            blocks,
+            swap_blocks,
+            block_bytes,
+            weight_bytes,
+            described,
+            members,
+            steps,
+            done,
+        }
     }
 
     /// Ranks.
@@ -144,13 +165,15 @@ impl Group {
         &self.members
     }
 
-    /// The next step, or a heartbeat if there is no plan; `wishes` has one for each slice.
+    /// The next step, or a heartbeat if there is no plan; `wishes` has one for each slice. When it begins
+    /// its deadline does.
     /// The future owns all it needs; dropping it
     /// abandons the step, and with it the group.
     pub(crate) fn step(
         &mut self,
         plan: Option<(&StepPlan, &[SliceWish])>,
         deadline: Duration,
+        begins: Begins,
     ) -> impl Future<Output = Result<StepDone, ClusterError>> + Send + 'static {
         self.steps += 1;
         let mut request = wire::request(plan, self.epoch, self.steps);
@@ -158,17 +181,34 @@ impl Group {
         let peers = deadline * 3 / 4;
         request.deadline_ms = u32::try_from(peers.as_millis()).unwrap_or(u32::MAX);
         let members = Arc::clone(&self.members);
-        async move { run(&members, Arc::new(request), deadline).await }
+        let (done, heard) = oneshot::channel();
+        let before = self.done.replace(heard).filter(|_| begins == Begins::AfterTheLast);
+        async move {
+            let (step, ended) = run(&members, Arc::new(request), deadline, before).await?;
+            // Nobody may care.
+            let _ = done.send(ended);
+            Ok(step)
+        }
     }
+}
+
+/// When a step begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// When it is sent.
+    Now,
+    /// When the step that was sent last is done.
+    AfterTheLast,
 }
 
 async fn run(
     members: &[Member],
     request: Arc<StepRequest>,
     deadline: Duration,
-) -> Result<StepDone, ClusterError> {
-    let started = Instant::now();
-    let mut pending: FuturesUnordered<_> = members
+    mut before: Option<oneshot::Receiver<Instant>>,
+) -> Result<(StepDone, Instant), ClusterError> {
+    let mut started = Instant::now();
+    let mut asked: FuturesUnordered<_> = members
         .iter()
         .enumerate()
         .map(|(rank, member)| {
@@ -180,7 +220,20 @@ async fn run(
     let mut failures = Vec::new();
     let mut fastest = None;
     let mut until = started + deadline;
-    while let Ok(Some((rank, reply))) = timeout_at(until, pending.next()).await {
+    loop {
+        let (rank, reply) = tokio::select! {
+            biased;
+            ended = ended(&mut before), if before.is_some() => {
+                (before, started) = (None, ended);
+                until = started + deadline;
+                continue;
+            }
+            reply = asked.next() => match reply {
+                Some(reply) => reply,
+                None => break,
+            },
+            () = sleep_until(until), if before.is_none() => break,
+        };
         let name = &members[rank].name;
         let reply = reply.map_err(|error| lost(rank, name, &error)).and_then(|reply| {
             wire::check(rank, name, &request, &reply)?;
@@ -194,6 +247,7 @@ async fn run(
             Err(failure) => {
                 failures.push(failure);
                 until = until.min(Instant::now() + TELLING_MAX);
+                before = None;
             }
         }
     }
@@ -203,16 +257,34 @@ async fn run(
     if replies.iter().any(Option::is_none) {
         return Err(silent(members, &replies, deadline));
     }
-    let ended = Instant::now();
     let replies: Vec<StepReply> = replies.into_iter().flatten().collect();
     same_bits(members, &replies)?;
-    Ok(StepDone {
+    Ok(together(&replies, started, fastest))
+}
+
+/// What all replies to a step say, and when the last of them was there.
+fn together(
+    replies: &[StepReply],
+    started: Instant,
+    fastest: Option<Instant>,
+) -> (StepDone, Instant) {
+    let ended = Instant::now();
+    let done = StepDone {
         tokens: wire::tokens(&replies[0]),
         likelihoods: wire::likelihoods(&replies[0]),
         duration: ended - started,
         skew: ended - fastest.unwrap_or(ended),
         ranks: replies.iter().map(wire::times).collect(),
-    })
+    };
+    (done, ended)
+}
+
+/// When the step before was done; now, where nobody says so any more.
+async fn ended(before: &mut Option<oneshot::Receiver<Instant>>) -> Instant {
+    match before {
+        Some(before) => before.await.unwrap_or_else(|_| Instant::now()),
+        None => pending().await,
+    }
 }
 
 /// Of failures in one step, the one that says most about what happened: ranks that lost a peer say

@@ -1,5 +1,6 @@
 //! A rank in another process: the channels of a [`Member`], carried over gRPC.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use proto::worker::{
     DescribeRequest, Description, LoadRequest, Loaded, Loading, StepReply, StepRequest,
 };
 use tls::Guard;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -24,6 +25,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// And given this long to answer: a peer that is stopped or gone without a word is noticed in 4 s, and
 /// one on a machine that is only busy is not.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Steps under way: one that runs, and one that was sent ahead.
+const STEPS_MAX: usize = 2;
 /// Room in the windows for a step's plan with its block tables without waiting for credit.
 const WINDOW_BYTES: u32 = 4 << 20;
 
@@ -60,6 +63,9 @@ struct Remote {
     steps: Option<Steps>,
 }
 
+/// Where the answer to a step goes.
+type Reply = oneshot::Sender<Result<StepReply, MemberError>>;
+
 struct Steps {
     requests: mpsc::Sender<StepRequest>,
     replies: Streaming<StepReply>,
@@ -67,7 +73,15 @@ struct Steps {
 
 impl Remote {
     async fn serve(mut self, mut asked: mpsc::Receiver<MemberRequest>) {
-        while let Some(request) = asked.recv().await {
+        let mut aside = None;
+        loop {
+            let request = match aside.take() {
+                Some(request) => request,
+                None => match asked.recv().await {
+                    Some(request) => request,
+                    None => return,
+                },
+            };
             match request {
                 MemberRequest::Describe { mut reply } => {
                     let answer = tokio::select! {
@@ -83,13 +97,60 @@ impl Remote {
                     };
                     self.hand_over(answer, reply);
                 }
-                MemberRequest::Step { request, mut reply } => {
-                    let answer = tokio::select! {
-                        answer = self.step(request) => Some(answer),
-                        () = reply.closed() => None,
-                    };
-                    self.hand_over(answer, reply);
+                MemberRequest::Step { request, reply } => {
+                    aside = self.run_steps((request, reply), &mut asked).await;
                 }
+            }
+        }
+    }
+
+    /// Sends a step, and the one that is asked for meanwhile, until none is under way. Gives what else was
+    /// asked.
+    async fn run_steps(
+        &mut self,
+        first: (Arc<StepRequest>, Reply),
+        asked: &mut mpsc::Receiver<MemberRequest>,
+    ) -> Option<MemberRequest> {
+        let mut next = Some(first);
+        let mut aside = None;
+        let mut waiting: VecDeque<Reply> = VecDeque::new();
+        loop {
+            if let Some((request, reply)) = next.take() {
+                waiting.push_back(reply);
+                let sent = tokio::select! {
+                    sent = self.send(request) => Some(sent),
+                    () = gone(&mut waiting) => None,
+                };
+                if !matches!(sent, Some(Ok(()))) {
+                    let reply = waiting.pop_front().expect("somebody waits for the step");
+                    self.hand_over(sent.and_then(Result::err).map(Err), reply);
+                    return aside;
+                }
+            }
+            let takes = waiting.len() < STEPS_MAX && aside.is_none() && !asked.is_closed();
+            let answer = tokio::select! {
+                biased;
+                answer = self.answer() => Some(answer),
+                () = gone(&mut waiting) => None,
+                request = asked.recv(), if takes => {
+                    match request {
+                        Some(MemberRequest::Step { request, reply }) => {
+                            next = Some((request, reply));
+                        }
+                        request => aside = request,
+                    }
+                    continue;
+                }
+            };
+            let is_lost = !matches!(answer, Some(Ok(_)));
+            let reply = waiting.pop_front().expect("somebody waits for the step");
+            self.hand_over(answer, reply);
+            if is_lost {
+                self.steps = None;
+            }
+            // Whoever waits for a step behind one that is lost hears that nobody answers any more.
+            if is_lost || waiting.is_empty() {
+                return aside;
             }
         }
     }
@@ -98,7 +159,7 @@ impl Remote {
     fn hand_over<T>(
         &mut self,
         answer: Option<Result<T, MemberError>>,
-        reply: tokio::sync::oneshot::Sender<Result<T, MemberError>>,
+        reply: oneshot::Sender<Result<T, MemberError>>,
     ) {
         if matches!(answer, None | Some(Err(MemberError::Lost(_)))) {
             self.client = None;
@@ -145,29 +206,42 @@ impl Remote {
         Err(MemberError::Lost("the stream ended before the model was loaded".to_owned()))
     }
 
-    async fn step(&mut self, request: Arc<StepRequest>) -> Result<StepReply, MemberError> {
-        let ended = || MemberError::Lost("the stream of steps ended".to_owned());
+    async fn send(&mut self, request: Arc<StepRequest>) -> Result<(), MemberError> {
         let request = Arc::unwrap_or_clone(request);
-        let mut steps = match self.steps.take() {
-            Some(steps) => {
-                steps.requests.send(request).await.map_err(|_| ended())?;
-                steps
-            }
-            None => self.open_steps(request).await?,
-        };
+        if let Some(steps) = &self.steps {
+            return steps.requests.send(request).await.map_err(|_| ended());
+        }
+        self.steps = Some(self.open_steps(request).await?);
+        Ok(())
+    }
+
+    /// The next reply to a step.
+    async fn answer(&mut self) -> Result<StepReply, MemberError> {
+        let steps = self.steps.as_mut().ok_or_else(ended)?;
         let reply = steps.replies.message().await.map_err(|status| failed(&status))?;
-        self.steps = Some(steps);
         reply.ok_or_else(ended)
     }
 
     /// The first request is on its way before the stream is answered: the worker may wait for it.
     async fn open_steps(&mut self, first: StepRequest) -> Result<Steps, MemberError> {
-        let (requests, outgoing) = mpsc::channel(1);
+        let (requests, outgoing) = mpsc::channel(STEPS_MAX);
         requests.try_send(first).expect("the channel is new and holds one");
         let answer = self.client().steps(ReceiverStream::new(outgoing)).await;
         let replies = answer.map_err(|status| failed(&status))?.into_inner();
         Ok(Steps { requests, replies })
     }
+}
+
+/// Nobody waits any more for the first of these.
+async fn gone(waiting: &mut VecDeque<Reply>) {
+    match waiting.front_mut() {
+        Some(reply) => reply.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ended() -> MemberError {
+    MemberError::Lost("the stream of steps ended".to_owned())
 }
 
 /// Whether asking again may help.

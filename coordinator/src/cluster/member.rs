@@ -6,7 +6,8 @@ use proto::worker::{Description, LoadRequest, Loaded, Loading, StepReply, StepRe
 use tokio::sync::{mpsc, oneshot};
 
 /// A rank that may be asked. Whoever receives on the other end of `requests` answers one by one, in
-/// order, and stops waiting for a rank once the asker is gone (`reply.closed()`).
+/// order, and stops waiting for a rank once the asker is gone (`reply.closed()`). While a step is under way the
+/// next may be asked for, and had better be on its way to the rank before the first is answered.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// For messages: an address, or which thread.

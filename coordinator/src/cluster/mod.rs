@@ -17,7 +17,7 @@ mod wire;
 pub(crate) use deadlines::Deadlines;
 pub(crate) use draft::{DESCRIBE_MAX, Draft, LATE_MAX, describe};
 pub(crate) use form::{Wish, form};
-pub(crate) use group::{Group, RankLook, RankTimes, StepDone};
+pub(crate) use group::{Begins, Group, RankLook, RankTimes, StepDone};
 pub use grpc::connect;
 pub use logits::Likelihood;
 pub(crate) use logits::{Adjustment, Scores, SliceWish};

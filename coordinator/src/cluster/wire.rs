@@ -115,6 +115,7 @@ pub(super) fn times(reply: &StepReply) -> RankTimes {
         wait: Duration::from_nanos(times.collective_wait_ns),
         sample: Duration::from_nanos(times.sample_ns),
         swap: Duration::from_nanos(times.swap_ns),
+        idle: Duration::from_nanos(times.idle_ns),
     }
 }
 
@@ -289,6 +290,15 @@ mod tests {
             deadline_ms: 0,
         };
         assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn a_token_that_is_not_known_yet_is_said_by_its_place() {
+        let mut plan = plan();
+        plan.slices.truncate(1);
+        (plan.slices[0].tokens, plan.slices[0].follows) = (vec![], Some(3));
+        let request = request(Some((&plan, &[SliceWish::default()])), 5, 6);
+        assert_eq!((&request.slices[0].tokens[..], request.slices[0].follows), (&[][..], Some(3)));
     }
 
     #[test]

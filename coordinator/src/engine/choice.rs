@@ -76,15 +76,17 @@ impl Choice {
     pub(super) fn wish(&self, slice: &Slice, told: &mut Vec<Told>) -> SliceWish {
         let sampled = slice.sampling.is_some();
         SliceWish {
-            adjustment: if sampled { self.adjustment(slice.sequence.index) } else { None },
+            adjustment: if sampled { self.adjustment(slice) } else { None },
             scores: self.scores(slice, sampled, told),
         }
     }
 
-    fn adjustment(&self, index: u32) -> Option<Adjustment> {
-        let grown = self.sequences.get(index as usize)?;
+    fn adjustment(&self, slice: &Slice) -> Option<Adjustment> {
+        let grown = self.sequences.get(slice.sequence.index as usize)?;
+        // Rank 0 adds the token that it follows to the answer; here it only counts.
+        let tokens = grown.tokens + u32::from(slice.follows.is_some());
         // A sequence may end with the token that brings it to its least length.
-        let too_short = grown.tokens + 1 < self.tokens_min && !self.banned.is_empty();
+        let too_short = tokens + 1 < self.tokens_min && !self.banned.is_empty();
         let bends = !self.bias.is_empty() || too_short || self.penalises();
         bends.then(|| Adjustment {
             bias: Arc::clone(&self.bias),
@@ -106,7 +108,7 @@ impl Choice {
         let top = self.wishes.likelihoods?.top;
         let sequence = slice.sequence;
         let first = slice.start.0 as usize + 1;
-        let end = (first + slice.tokens.len()).min(self.prompt.len());
+        let end = (first + slice.count().0 as usize).min(self.prompt.len());
         let positions = if self.prompt_told { 0..0 } else { first..end.max(first) };
         told.extend(positions.clone().map(|at| Told { sequence, position: Some(at) }));
         told.extend(sampled.then_some(Told { sequence, position: None }));

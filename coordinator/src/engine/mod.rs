@@ -1,6 +1,7 @@
 //! The loop that owns the scheduler: wait for one thing, apply it, start a step if idle.
 //!
-//! One task, and at most one thing under way with the ranks: a step, a heartbeat, or forming the group.
+//! One task, and at most one thing under way with the ranks: a step, a heartbeat, or forming the group. Behind a
+//! step there may be the next, planned and sent ahead, which begins when it is done.
 //! Everything else is synchronous. A failed step is never repeated as it was: the scheduler is told that
 //! everything in the caches is gone, the group forms anew, and the running groups are computed
 //! again from the tokens that they have, which gives the same tokens as if nothing had happened.
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, pending};
+use futures::stream::{FuturesOrdered, StreamExt as _};
 use scheduler::{CancelReason, Event, GroupId, NewGroup, Outcome, Refusal, Time, TokenCount};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -66,8 +68,8 @@ struct Engine {
     learned: Learned,
     capacity: Capacity,
     phase: Phase,
-    /// What is under way with the ranks.
-    work: Option<BoxFuture<'static, Done>>,
+    /// What is under way with the ranks: one thing, or two steps.
+    work: FuturesOrdered<BoxFuture<'static, Done>>,
     /// Who might join.
     lookout: Lookout,
     /// How fast the ranks are.
@@ -85,8 +87,8 @@ struct Engine {
     /// This group of workers has run a step that was no heartbeat.
     warm: bool,
     heartbeat_at: Instant,
-    /// Since then the ranks have been without work; none: a step is under way, or nothing was left to do.
-    idle_since: Option<Instant>,
+    /// The last step left work, which has not been sent: what the ranks wait now counts.
+    between_steps: bool,
     /// Draining until then.
     drain_until: Option<Instant>,
 }
@@ -156,7 +158,7 @@ async fn run(
         learned: Learned::default(),
         capacity,
         phase: Phase::Serving(group),
-        work: None,
+        work: FuturesOrdered::new(),
         lookout: Lookout::default(),
         speeds: Speeds::default(),
         suspects: Suspects::default(),
@@ -168,7 +170,7 @@ async fn run(
         commits: 0,
         warm: false,
         heartbeat_at: now + setup.patience.heartbeat_every,
-        idle_since: None,
+        between_steps: false,
         drain_until: None,
         setup,
     };
@@ -206,30 +208,19 @@ impl Engine {
             }
         };
         let draining = self.drain_until.is_some();
-        let work = self.work.as_mut();
-        let work = async {
-            match work {
-                Some(work) => work.await,
-                None => pending().await,
-            }
-        };
-        let happened = tokio::select! {
+        tokio::select! {
             biased;
             () = self.shutdown.cancelled(), if !draining => Happened::Shutdown,
             Some(input) = self.inputs.recv() => Happened::Asked(input),
-            done = work => Happened::Done(done),
+            Some(done) = self.work.next() => Happened::Done(done),
             sighting = self.lookout.next() => Happened::Seen(sighting),
             () = tick => Happened::Tick,
-        };
-        if matches!(happened, Happened::Done(_)) {
-            self.work = None;
         }
-        happened
     }
 
     /// When something is due, if nothing happens before.
     fn wake_at(&self) -> Option<Instant> {
-        let idle = self.work.is_none();
+        let idle = self.work.is_empty();
         let (due, give_up) = match &self.phase {
             Phase::Serving(_) => (idle.then_some(self.heartbeat_at), None),
             Phase::Reforming(reform) => (idle.then_some(reform.retry_at), reform.give_up_at()),

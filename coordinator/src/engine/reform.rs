@@ -68,7 +68,9 @@ impl Engine {
         let epoch = group.epoch;
         self.speeds.ended(group, &self.setup.roster);
         self.warm = false;
-        self.idle_since = None;
+        self.between_steps = false;
+        // A step that was sent ahead is lost with the one before it.
+        self.work.clear();
         let stats = self.scheduler.stats();
         let replayed = u64::try_from(stats.running + stats.swapped).unwrap_or(u64::MAX);
         if let ClusterError::Planned(why) = error {
@@ -133,7 +135,7 @@ impl Engine {
         let forming = form(draft, wish, reform.epoch, roster.epochs.clone(), |_, _| {});
         // A rank may have taken part in an attempt that failed: the next one is newer.
         reform.epoch += 1;
-        self.work = Some(async move { Done::Formed(forming.await) }.boxed());
+        self.work.push_back(async move { Done::Formed(forming.await) }.boxed());
     }
 
     /// An attempt to form has ended. An error ends the engine.

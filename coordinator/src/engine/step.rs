@@ -6,7 +6,7 @@ use futures::FutureExt;
 use scheduler::{GroupId, Outcome, StepPlan};
 use tokio::time::Instant;
 
-use crate::cluster::{ClusterError, RankTimes, StepDone};
+use crate::cluster::{Begins, ClusterError, RankTimes, StepDone};
 use crate::engine::choice::Told;
 use crate::engine::{Done, Engine, Phase};
 use crate::metrics::StepSeen;
@@ -27,23 +27,19 @@ pub(super) struct Step {
     swapped_in: usize,
     block_bytes: u64,
     planning: Duration,
+    /// A step before left it to do: what ranks waited for it is idle time.
+    continues: bool,
 }
 
 impl Step {
-    fn new(
-        plan: &StepPlan,
-        told: Vec<Told>,
-        deadline: Duration,
-        block_bytes: u64,
-        planning: Duration,
-    ) -> Self {
+    fn new(plan: &StepPlan, told: Vec<Told>, deadline: Duration) -> Self {
         let mut groups: Vec<GroupId> = plan.slices.iter().map(|s| s.sequence.group).collect();
         groups.dedup();
         // A slice of one token that is sampled continues an answer, but for a prompt of one token.
         let decodes = plan
             .slices
             .iter()
-            .filter(|s| s.tokens.len() == 1 && s.start.0 > 0 && s.sampling.is_some())
+            .filter(|s| s.count().0 == 1 && s.start.0 > 0 && s.sampling.is_some())
             .count();
         let phase = if decodes == plan.slices.len() {
             "decode"
@@ -60,60 +56,75 @@ impl Step {
             phase,
             swapped_out: plan.swap_out.len(),
             swapped_in: plan.swap_in.len(),
-            block_bytes,
-            planning,
+            block_bytes: 0,
+            planning: Duration::ZERO,
+            continues: false,
         }
     }
 }
 
 fn tokens(plan: &StepPlan) -> usize {
-    plan.slices.iter().map(|slice| slice.tokens.len()).sum()
+    plan.slices.iter().map(|slice| slice.count().0 as usize).sum()
 }
 
 impl Engine {
-    /// If nothing is under way with the ranks: a step, or what else is due.
+    /// If nothing is under way with the ranks: a step, or what else is due. Behind a step the next, if it can
+    /// be sent ahead and nothing else wants the ranks in between.
     pub(super) fn start_work(&mut self) {
-        if self.work.is_some() {
-            return;
-        }
         self.let_leave();
-        if let Some(reason) = self.regroup.take() {
-            self.lost(&reason, &[]);
+        if self.work.is_empty() {
+            if let Some(reason) = self.regroup.take() {
+                self.lost(&reason, &[]);
+            }
+            match self.phase {
+                Phase::Serving(_) => self.start_step(),
+                Phase::Reforming(_) => self.start_forming(),
+            }
         }
-        match self.phase {
-            Phase::Serving(_) => self.start_step(),
-            Phase::Reforming(_) => self.start_forming(),
+        if self.work.len() == 1 && self.regroup.is_none() {
+            self.start_ahead();
         }
     }
 
     fn start_step(&mut self) {
-        let now = self.now();
-        let Phase::Serving(group) = &mut self.phase else { return };
-        let began = Instant::now();
-        let idle_since = self.idle_since.take();
+        let (now, began) = (self.now(), Instant::now());
+        let continues = std::mem::take(&mut self.between_steps);
         if let Some(plan) = self.scheduler.plan(now) {
-            let planning = began.elapsed();
-            let deadline = self.deadlines.deadline(tokens(&plan));
-            let (wishes, told) = self.groups.wishes(&plan);
-            let step = Step::new(&plan, told, deadline, group.block_bytes, planning);
-            self.groups.begin(&step.groups);
-            let running = group.step(Some((&plan, &wishes)), deadline);
-            if let Some(since) = idle_since {
-                self.metrics.idled(since.elapsed());
-            }
-            self.work = Some(async move { Done::Step(Box::new(step), running.await) }.boxed());
+            self.send(&plan, Begins::Now, (began.elapsed(), continues));
         } else if self.heartbeat_at <= began {
+            let Phase::Serving(group) = &mut self.phase else { return };
             let deadline = self.deadlines.deadline(0);
-            let running = group.step(None, deadline);
-            self.work = Some(async move { Done::Heartbeat(deadline, running.await) }.boxed());
+            let running = group.step(None, deadline, Begins::Now);
+            let beating = async move { Done::Heartbeat(deadline, running.await) };
+            self.work.push_back(beating.boxed());
         }
+    }
+
+    /// The step behind the one that is under way.
+    fn start_ahead(&mut self) {
+        let (now, began) = (self.now(), Instant::now());
+        if let Some(plan) = self.scheduler.ahead(now) {
+            self.send(&plan, Begins::AfterTheLast, (began.elapsed(), true));
+        }
+    }
+
+    /// Sends a plan. `planning`: what it took; `continues`: a step before left it to do.
+    fn send(&mut self, plan: &StepPlan, begins: Begins, (planning, continues): (Duration, bool)) {
+        let Phase::Serving(group) = &mut self.phase else { return };
+        let deadline = self.deadlines.deadline(tokens(plan));
+        let (wishes, told) = self.groups.wishes(plan);
+        let block_bytes = group.block_bytes;
+        let step = Step { block_bytes, planning, continues, ..Step::new(plan, told, deadline) };
+        self.groups.begin(&step.groups);
+        let running = group.step(Some((plan, &wishes)), deadline, begins);
+        self.work.push_back(async move { Done::Step(Box::new(step), running.await) }.boxed());
     }
 
     /// The ranks ran a step, or did not.
     pub(super) fn stepped(&mut self, step: &Step, result: Result<StepDone, ClusterError>) {
         let now = Instant::now();
         self.heartbeat_at = now + self.setup.patience.heartbeat_every;
-        self.idle_since = Some(now);
+        self.between_steps = self.work.is_empty();
         let done = match result {
             Ok(done) => done,
             Err(error) => {
@@ -136,8 +147,11 @@ impl Engine {
             block_bytes: step.block_bytes,
         });
         for (rank, times) in done.ranks.iter().enumerate() {
-            let RankTimes { compute, transfer, wait, sample, swap: _ } = *times;
+            let RankTimes { compute, transfer, wait, sample, swap: _, idle: _ } = *times;
             self.metrics.rank(rank, [compute, transfer, wait, sample]);
+        }
+        if step.continues {
+            self.metrics.idled(done.idle());
         }
         self.speeds.step(&done.ranks);
         self.groups.stepped(&step.groups, &done);

@@ -50,6 +50,8 @@ impl Metrics {
         steps.gpu_prefix_queries.inc_by(queries);
         steps.prefix_hits.inc_by(hits);
         steps.gpu_prefix_hits.inc_by(hits);
+        self.own.steps_ahead.inc_by(new.steps_ahead.saturating_sub(old.steps_ahead));
+        self.own.slices_void.inc_by(new.slices_void.saturating_sub(old.slices_void));
         steps.preemptions.inc_by(recompute + swap);
         self.own.preemptions.with_label_values(&["recompute"]).inc_by(recompute);
         self.own.preemptions.with_label_values(&["swap"]).inc_by(swap);
@@ -70,7 +72,7 @@ impl Metrics {
         }
     }
 
-    /// The ranks waited this long for a step, with groups running.
+    /// A rank waited this long for a step, and none longer, with groups running.
     pub(crate) fn idled(&self, time: Duration) {
         self.own.idle.observe(time.as_secs_f64());
     }

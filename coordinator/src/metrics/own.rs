@@ -18,6 +18,8 @@ pub(super) struct Own {
     pub(super) broadcast: Histogram,
     pub(super) rank_share: GaugeVec,
     pub(super) idle: Histogram,
+    pub(super) steps_ahead: IntCounter,
+    pub(super) slices_void: IntCounter,
     pub(super) rank_seconds: CounterVec,
     pub(super) preemptions: IntCounterVec,
     pub(super) swap_blocks: IntCounterVec,
@@ -70,7 +72,7 @@ impl Own {
         Self {
             step_duration: d.histograms(
                 "arcmesh_step_duration_seconds",
-                "From sending a step to the slowest rank's reply.",
+                "From sending a step, or from the end of the one before if it was sent ahead, to the slowest rank's reply.",
                 &["phase"],
                 STEP,
             ),
@@ -91,8 +93,16 @@ impl Own {
             ),
             idle: d.histogram(
                 "arcmesh_step_idle_seconds",
-                "Between the slowest rank's reply to a step and the sending of the next, with groups running.",
+                "How long a rank had nothing to do between two steps, with groups running: the longest of the ranks, by their own clocks.",
                 SMALL,
+            ),
+            steps_ahead: d.counter(
+                "arcmesh_steps_ahead_total",
+                "Steps planned and sent while the one before them ran.",
+            ),
+            slices_void: d.counter(
+                "arcmesh_slices_void_total",
+                "Slices of steps whose sequence had ended meanwhile: they were computed for nobody.",
             ),
             rank_seconds: d.real_counters(
                 "arcmesh_rank_step_seconds_total",

@@ -27,7 +27,9 @@ pub(super) enum Line {
     Rates { token: u64, block: u64 },
     /// A step was planned.
     Plan(PlanLine),
-    /// It ran: a token for each slice that asked. `stops`: which of them are among their group's stop
+    /// A step was planned while the one before it ran.
+    Ahead(PlanLine),
+    /// The first of those that were planned ran: a token for each slice that asked. `stops`: which of them are among their group's stop
     /// tokens, by place.
     Commit {
         at: u64,
@@ -35,7 +37,7 @@ pub(super) enum Line {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         stops: Vec<u32>,
     },
-    /// It did not, and all that the caches held is gone.
+    /// They did not, and all that the caches held is gone.
     Lost { at: u64 },
     /// The last line, and why.
     End(Ending),
@@ -250,7 +252,8 @@ impl PlanLine {
     pub(super) fn new(plan: &StepPlan, now: Time) -> Self {
         let slices = plan.slices.iter().map(|slice| {
             let (sequence, sampled) = (slice.sequence, slice.sampling.is_some());
-            SliceLine(sequence.group.0, sequence.index, slice.start.0, slice.tokens.len(), sampled)
+            let count = slice.count().0 as usize;
+            SliceLine(sequence.group.0, sequence.index, slice.start.0, count, sampled)
         });
         Self {
             at: nanoseconds(now.0),
@@ -323,11 +326,14 @@ fn digest(plan: &StepPlan) -> u64 {
         add(slice.sequence.group.0);
         add(slice.sequence.index.into());
         add(slice.start.0.into());
-        add(slice.tokens.len() as u64);
+        add(slice.count().0.into());
         add(slice.sampling.is_some().into());
         add(slice.blocks.len() as u64);
         for block in slice.blocks.iter() {
             add(block.0.into());
+        }
+        if let Some(place) = slice.follows {
+            add(place.into());
         }
     }
     digest

@@ -1,6 +1,6 @@
 //! A scheduler, and a record of what it is told and plans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use scheduler::{
     CancelReason, Event, GroupId, Limits, LimitsError, NewGroup, Outcome, Rates, Refusal,
@@ -25,8 +25,8 @@ struct Recorder {
     veil: Veil,
     /// Groups that have not ended.
     groups: BTreeMap<GroupId, Veiled>,
-    /// Whose tokens the step in flight brings, in order.
-    sampled: Vec<SequenceId>,
+    /// Whose tokens the steps in flight bring, in order.
+    sampled: VecDeque<Vec<SequenceId>>,
     rates: Rates,
 }
 
@@ -44,7 +44,7 @@ impl Recorded {
             recording,
             veil: Veil::new(scheduler.limits().end_tokens.clone()),
             groups: BTreeMap::new(),
-            sampled: Vec::new(),
+            sampled: VecDeque::new(),
             rates: Rates::default(),
         });
         let mut recorded = Self { scheduler, recorder };
@@ -76,11 +76,14 @@ impl Recorded {
     /// See [`Scheduler::plan`].
     pub(crate) fn plan(&mut self, now: Time) -> Option<StepPlan> {
         let plan = self.scheduler.plan(now)?;
-        self.record(|recorder| {
-            let sampled = plan.slices.iter().filter(|slice| slice.sampling.is_some());
-            recorder.sampled = sampled.map(|slice| slice.sequence).collect();
-            Line::Plan(PlanLine::new(&plan, now))
-        });
+        self.record(|recorder| Line::Plan(recorder.planned(&plan, now)));
+        Some(plan)
+    }
+
+    /// See [`Scheduler::ahead`]. Where it declines nothing has happened, so nothing is recorded.
+    pub(crate) fn ahead(&mut self, now: Time) -> Option<StepPlan> {
+        let plan = self.scheduler.ahead()?;
+        self.record(|recorder| Line::Ahead(recorder.planned(&plan, now)));
         Some(plan)
     }
 
@@ -88,7 +91,10 @@ impl Recorded {
     pub(crate) fn commit(&mut self, outcome: Outcome, now: Time) -> Vec<Event> {
         self.record(|recorder| match &outcome {
             Outcome::Done(tokens) => recorder.done(tokens, now),
-            Outcome::Lost => Line::Lost { at: nanoseconds(now.0) },
+            Outcome::Lost => {
+                recorder.sampled.clear();
+                Line::Lost { at: nanoseconds(now.0) }
+            }
         });
         let events = self.scheduler.commit(outcome, now);
         if let Some(recorder) = &mut self.recorder {
@@ -134,12 +140,17 @@ impl Recorder {
         SubmitLine::new(id, new, prompt, now)
     }
 
+    fn planned(&mut self, plan: &StepPlan, now: Time) -> PlanLine {
+        let sampled = plan.slices.iter().filter(|slice| slice.sampling.is_some());
+        self.sampled.push_back(sampled.map(|slice| slice.sequence).collect());
+        PlanLine::new(plan, now)
+    }
+
     fn done(&mut self, tokens: &[TokenId], now: Time) -> Line {
         let mut shown = Vec::with_capacity(tokens.len());
         let mut stops = Vec::new();
-        for (place, (sequence, token)) in
-            (0..).zip(std::mem::take(&mut self.sampled).into_iter().zip(tokens))
-        {
+        let sampled = self.sampled.pop_front().unwrap_or_default();
+        for (place, (sequence, token)) in (0..).zip(sampled.into_iter().zip(tokens)) {
             // A group that was cancelled meanwhile gets none.
             let group = self.groups.get_mut(&sequence.group);
             let link = group.and_then(|group| {

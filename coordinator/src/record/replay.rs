@@ -1,12 +1,12 @@
 //! A recording once more: the scheduler is told the same, and must plan the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use scheduler::{GroupId, Outcome, Rates, Scheduler, Time, TokenId};
+use scheduler::{GroupId, Outcome, Rates, Scheduler, StepPlan, Time, TokenId};
 
 use crate::record::line::{Ending, FORMAT, Header, KIND, Line, PlanLine, SliceLine, SubmitLine};
 
@@ -22,6 +22,8 @@ const ENDS_MAX: u32 = 1 << 10;
 pub struct Replayed {
     /// Steps planned.
     pub steps: u64,
+    /// Of those, planned while the one before ran.
+    pub ahead: u64,
     /// Groups accepted.
     pub groups: u64,
     /// From the first thing to the last, by the recorded clock.
@@ -96,14 +98,16 @@ fn stops(file: &Path) -> Result<BTreeMap<u64, BTreeSet<u32>>, ReplayError> {
     let mut lines = Lines::open(file)?;
     lines.header()?;
     let mut stops: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
-    let mut sampled = Vec::new();
+    let mut in_flight: VecDeque<Vec<u64>> = VecDeque::new();
     while let Some(line) = lines.next()? {
         match line {
-            Line::Plan(plan) => {
+            Line::Plan(plan) | Line::Ahead(plan) => {
                 let asked = plan.slices.iter().filter(|slice| slice.4);
-                sampled = asked.map(|slice| slice.0).collect();
+                in_flight.push_back(asked.map(|slice| slice.0).collect());
             }
+            Line::Lost { .. } => in_flight.clear(),
             Line::Commit { tokens, stops: places, .. } => {
+                let sampled = in_flight.pop_front().unwrap_or_default();
                 for place in places {
                     let group = sampled.get(place as usize);
                     let (Some(group), Some(token)) = (group, tokens.get(place as usize)) else {
@@ -178,8 +182,8 @@ impl Lines {
 struct Again {
     scheduler: Scheduler,
     stops: BTreeMap<u64, BTreeSet<u32>>,
-    /// Slices of the step in flight that ask for a token.
-    in_flight: Option<usize>,
+    /// Slices of the steps in flight that ask for a token.
+    in_flight: VecDeque<usize>,
     began: Option<Time>,
     now: Time,
     replayed: Replayed,
@@ -195,7 +199,7 @@ impl Again {
             Scheduler::new(header.limits()).map_err(|error| damaged(error.to_string()))?;
         let (began, now) = (None, Time::default());
         let replayed = Replayed::default();
-        Ok(Self { scheduler, stops, in_flight: None, began, now, replayed })
+        Ok(Self { scheduler, stops, in_flight: VecDeque::new(), began, now, replayed })
     }
 
     /// Does what a line says; why the recording ends, if it does.
@@ -217,14 +221,24 @@ impl Again {
             }
             Line::Plan(plan) => {
                 self.pass(plan.at, number)?;
-                if self.in_flight.is_some() {
+                if !self.in_flight.is_empty() {
                     return Err(damaged("a step is planned while another runs"));
                 }
-                self.plan(&plan, number)?;
+                let planned = self.scheduler.plan(self.now);
+                self.planned(&plan, planned.as_ref(), number)?;
+            }
+            Line::Ahead(plan) => {
+                self.pass(plan.at, number)?;
+                if self.in_flight.len() != 1 {
+                    return Err(damaged("a step is planned ahead of none, or of two"));
+                }
+                let planned = self.scheduler.ahead();
+                self.planned(&plan, planned.as_ref(), number)?;
+                self.replayed.ahead += 1;
             }
             Line::Commit { at, tokens, .. } => {
                 self.pass(at, number)?;
-                let asked = self.in_flight.take();
+                let asked = self.in_flight.pop_front();
                 let asked = asked.ok_or_else(|| damaged("a step is done that was not planned"))?;
                 if asked != tokens.len() {
                     return Err(damaged(&format!(
@@ -237,7 +251,7 @@ impl Again {
             }
             Line::Lost { at } => {
                 self.pass(at, number)?;
-                self.in_flight = None;
+                self.in_flight.clear();
                 self.scheduler.commit(Outcome::Lost, self.now);
             }
             Line::End(ending) => return Ok(Some(ending)),
@@ -268,14 +282,18 @@ impl Again {
         Ok(())
     }
 
-    fn plan(&mut self, recorded: &PlanLine, line: u64) -> Result<(), ReplayError> {
-        let plan = self.scheduler.plan(self.now);
-        let planned = plan.as_ref().map(|plan| PlanLine::new(plan, self.now));
+    fn planned(
+        &mut self,
+        recorded: &PlanLine,
+        plan: Option<&StepPlan>,
+        line: u64,
+    ) -> Result<(), ReplayError> {
+        let planned = plan.map(|plan| PlanLine::new(plan, self.now));
         if planned.as_ref() != Some(recorded) {
             let how = difference(recorded, planned.as_ref());
             return Err(ReplayError::Differs { line, step: recorded.step, how });
         }
-        self.in_flight = Some(recorded.slices.iter().filter(|slice| slice.4).count());
+        self.in_flight.push_back(recorded.slices.iter().filter(|slice| slice.4).count());
         self.replayed.steps += 1;
         Ok(())
     }

@@ -78,6 +78,35 @@ pub(crate) struct Machine {
     pub(crate) oracle: Oracle,
     pub(crate) condition: watch::Sender<Condition>,
     record: Arc<Mutex<Record>>,
+    /// Steps run as they arrive.
+    steps: Turns,
+}
+
+/// Who comes after whom.
+#[derive(Debug, Clone, Default)]
+struct Turns(Arc<Mutex<Option<oneshot::Receiver<()>>>>);
+
+/// A place in an order: it is over when dropped.
+struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    _over: oneshot::Sender<()>,
+}
+
+impl Turns {
+    fn next(&self) -> Turn {
+        let (over, after) = oneshot::channel();
+        Turn { before: self.0.lock().unwrap().replace(after), _over: over }
+    }
+}
+
+impl Turn {
+    /// Ends when those before are over.
+    async fn comes(&mut self) {
+        if let Some(before) = self.before.take() {
+            // Said by its end.
+            drop(before.await);
+        }
+    }
 }
 
 /// A coordinator's line to a machine.
@@ -86,6 +115,8 @@ struct Line {
     machine: Machine,
     coordinator: usize,
     random: Arc<Mutex<Random>>,
+    /// Messages arrive as they were sent.
+    sent: Turns,
     /// Of a thousand messages, so many are lost without a word, and so many come twice.
     lost: u64,
     doubled: u64,
@@ -95,7 +126,13 @@ struct Line {
 impl Machine {
     pub(crate) fn new(at: usize, oracle: Oracle, record: &Arc<Mutex<Record>>) -> Self {
         let condition = watch::Sender::new(Condition::default());
-        Self { name: format!("machine {at}"), oracle, condition, record: Arc::clone(record) }
+        Self {
+            name: format!("machine {at}"),
+            oracle,
+            condition,
+            record: Arc::clone(record),
+            steps: Turns::default(),
+        }
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut Condition)) {
@@ -121,6 +158,7 @@ impl Machine {
             doubled: random.one_of(&[0, 20, 100]),
             delay_ms_max: random.one_of(&[1, 10, 50]),
             random: Arc::new(Mutex::new(Random(random.below(u64::MAX)))),
+            sent: Turns::default(),
         };
         tokio::spawn(line.serve(asked));
         Member { name: self.name.clone(), address: Some(self.name.clone()), requests }
@@ -137,7 +175,7 @@ impl Line {
                 MemberRequest::Describe { reply } => {
                     let work =
                         |line: Self| async move { Some(line.machine.oracle.describe()) }.boxed();
-                    self.ask(reply, Arc::new(work)).await;
+                    self.ask(reply, Arc::new(work), false).await;
                 }
                 MemberRequest::Load { request, progress, reply } => {
                     let (bytes_done, bytes_total) = (WEIGHT_BYTES, WEIGHT_BYTES);
@@ -147,14 +185,16 @@ impl Line {
                         let loaded = line.machine.oracle.load(&request);
                         async move { Some(loaded) }.boxed()
                     };
-                    self.ask(reply, Arc::new(work)).await;
+                    self.ask(reply, Arc::new(work), false).await;
                 }
                 MemberRequest::Step { request, reply } => {
+                    // The next may be on its way before this one is answered; it arrives behind it.
                     let work = move |line: Self| {
                         let request = Arc::clone(&request);
                         async move { line.step(&request).await }.boxed()
                     };
-                    self.ask(reply, Arc::new(work)).await;
+                    let line = self.clone();
+                    tokio::spawn(async move { line.ask(reply, Arc::new(work), true).await });
                 }
             }
         }
@@ -166,11 +206,12 @@ impl Line {
         &self,
         mut reply: oneshot::Sender<Result<T, MemberError>>,
         work: Arc<Work<T>>,
+        is_step: bool,
     ) {
         let (answer, answered) = oneshot::channel();
         let way = self.clone();
         tokio::spawn(async move {
-            match way.travel(work).await {
+            match way.travel(work, is_step).await {
                 // The asker may have given up.
                 Some(result) => drop(answer.send(result)),
                 // Nobody says that it was lost.
@@ -187,10 +228,11 @@ impl Line {
     }
 
     /// There and back. None: it was lost on the way.
-    async fn travel<T>(&self, work: Arc<Work<T>>) -> Option<Result<T, MemberError>>
+    async fn travel<T>(&self, work: Arc<Work<T>>, is_step: bool) -> Option<Result<T, MemberError>>
     where
         T: Send + 'static,
     {
+        let mut sent = self.sent.next();
         let (there, back, again, lost, doubled) = {
             let mut random = self.random.lock().unwrap();
             let mut delay = || random.milliseconds(self.delay_ms_max);
@@ -199,6 +241,9 @@ impl Line {
             (there, back, again, lost < self.lost, doubled < self.doubled)
         };
         sleep(there).await;
+        sent.comes().await;
+        let mut turn = is_step.then(|| self.machine.steps.next());
+        drop(sent);
         if lost || self.condition().deaf[self.coordinator] {
             return None;
         }
@@ -209,6 +254,10 @@ impl Line {
         let (mut seen, mut stopped) =
             (self.machine.condition.subscribe(), self.machine.condition.subscribe());
         let done = async {
+            // Whatever else is asked does not wait for steps.
+            if let Some(turn) = &mut turn {
+                turn.comes().await;
+            }
             stopped.wait_for(|condition| !condition.stopped).await.unwrap();
             work(self.clone()).await
         };
@@ -219,6 +268,7 @@ impl Line {
             }
             result = done => result,
         };
+        drop(turn);
         if doubled {
             // The same message once more: whatever it is told, nobody hears it.
             let line = self.clone();

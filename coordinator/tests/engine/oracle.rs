@@ -11,7 +11,7 @@ use proto::worker::{
     StepTimes,
 };
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Tokens there are. 0 ends an answer.
 const VOCABULARY: u64 = 40;
@@ -68,6 +68,10 @@ struct State {
     /// (block, offset) → token.
     device: BTreeMap<(u32, u32), u32>,
     host: BTreeMap<(u32, u32), u32>,
+    /// What the last step sampled, and where it left off: the place of the token before.
+    sampled: Vec<(u32, (u32, u32))>,
+    /// When the last step of this epoch was done.
+    done: Option<Instant>,
 }
 
 /// The token that follows these.
@@ -188,8 +192,10 @@ impl Oracle {
         &self,
         request: &StepRequest,
     ) -> Option<Result<StepReply, MemberError>> {
+        let idle;
         let nth = {
             let mut state = self.state();
+            idle = state.done.map_or(Duration::ZERO, |done| done.elapsed());
             state.steps += 1;
             state.heartbeats += u64::from(request.slices.is_empty());
             state.steps
@@ -199,9 +205,14 @@ impl Oracle {
         if let Err(error) = here(&state) {
             return Some(Err(error));
         }
-        let has = |token: Option<u32>| {
-            token.is_some_and(|token| request.slices.iter().any(|s| s.tokens.contains(&token)))
+        let fed = |slice: &Slice| {
+            let place = usize::try_from(slice.follows?).unwrap();
+            state.sampled.get(place).map(|(token, _)| *token)
         };
+        let fed = request.slices.iter().filter_map(fed);
+        let tokens = request.slices.iter().flat_map(|slice| slice.tokens.iter().copied());
+        let tokens: Vec<u32> = tokens.chain(fed).collect();
+        let has = |token: Option<u32>| token.is_some_and(|token| tokens.contains(&token));
         let faults = state.faults.clone();
         if faults.dies_in == Some(nth) || has(faults.dies_of) {
             state.load.epoch = 0;
@@ -212,8 +223,10 @@ impl Oracle {
             return None;
         }
         let mut reply = state.run(request);
+        state.done = Some(Instant::now());
+        let idle_ns = u64::try_from(idle.as_nanos()).unwrap();
         let compute_ns = u64::try_from(faults.computes.as_nanos()).unwrap();
-        reply.times = Some(StepTimes { compute_ns, ..StepTimes::default() });
+        reply.times = Some(StepTimes { compute_ns, idle_ns, ..StepTimes::default() });
         if has(faults.nan_of) {
             reply.failure = Some(failure(Kind::Numeric, "a NaN in layer 3".to_owned()));
         }
@@ -239,7 +252,8 @@ fn failure(kind: Kind, message: String) -> StepFailure {
 impl State {
     /// In this epoch from now on, with nothing in its caches.
     fn begin(&mut self, load: LoadRequest) {
-        (self.load, self.step) = (load, 0);
+        (self.load, self.step, self.done) = (load, 0, None);
+        self.sampled.clear();
         self.device.clear();
         self.host.clear();
     }
@@ -288,18 +302,25 @@ impl State {
                 self.device.insert((pair.to, offset), token);
             });
         }
+        let before = std::mem::take(&mut self.sampled);
         let mut sampled = Vec::new();
         for slice in &request.slices {
-            let tokens = self.slice(slice)?;
+            let (tokens, last) = self.slice(slice, &before)?;
             if let Some(sampling) = &slice.sampling {
-                sampled.push(next_token(&tokens, sampling.seed));
+                sampled.push((next_token(&tokens, sampling.seed), last));
             }
         }
-        Ok(sampled)
+        self.sampled = sampled;
+        Ok(self.sampled.iter().map(|(token, _)| *token).collect())
     }
 
-    /// Writes the slice's tokens into its blocks, and reads all of the sequence back from them.
-    fn slice(&mut self, slice: &Slice) -> Result<Vec<u32>, String> {
+    /// Writes the slice's tokens into its blocks, and reads all of the sequence back from them. Gives the place
+    /// of the last, too.
+    fn slice(
+        &mut self,
+        slice: &Slice,
+        before: &[(u32, (u32, u32))],
+    ) -> Result<(Vec<u32>, (u32, u32)), String> {
         let size = self.load.block_size;
         let place = |position: u32| {
             let block = slice.blocks.get(usize::try_from(position / size).unwrap());
@@ -309,16 +330,23 @@ impl State {
             }
             Ok((*block, position % size))
         };
-        let end = slice.start + u32::try_from(slice.tokens.len()).unwrap();
-        for (position, token) in (slice.start..end).zip(&slice.tokens) {
-            self.device.insert(place(position)?, *token);
+        let mut tokens = slice.tokens.clone();
+        if let Some(follows) = slice.follows {
+            let (token, last) = before.get(usize::try_from(follows).unwrap()).ok_or("no token")?;
+            if *last != place(slice.start - 1)? || !tokens.is_empty() {
+                return Err(format!("token {follows} is another sequence's"));
+            }
+            tokens.push(*token);
         }
-        (0..end)
-            .map(|position| {
-                let token = self.device.get(&place(position)?).copied();
-                token.ok_or_else(|| format!("position {position} was never computed"))
-            })
-            .collect()
+        let end = slice.start + u32::try_from(tokens.len()).unwrap();
+        for (position, token) in (slice.start..end).zip(tokens) {
+            self.device.insert(place(position)?, token);
+        }
+        let tokens = (0..end).map(|position| {
+            let token = self.device.get(&place(position)?).copied();
+            token.ok_or_else(|| format!("position {position} was never computed"))
+        });
+        Ok((tokens.collect::<Result<_, String>>()?, place(end - 1)?))
     }
 }
 

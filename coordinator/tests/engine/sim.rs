@@ -32,12 +32,14 @@ const RECOVERY_MAX: Duration = Duration::from_secs(120);
 const QUESTIONS: u32 = 14;
 
 /// What came of a life, to be compared with the same life lived again.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 struct Life {
     lasted: Duration,
     told: Vec<(u32, Told)>,
     epochs: Vec<u64>,
     faults: Vec<String>,
+    /// Steps that were sent ahead, by the coordinator that was there last.
+    ahead: f64,
 }
 
 /// Who leads, as all see it.
@@ -237,22 +239,22 @@ async fn live(seed: u64) -> Life {
         within(RECOVERY_MAX, second.state.clone().wait_for(EngineState::is_ready)).await.unwrap();
         asked.extend(ask(&second, QUESTIONS, &mut random));
         let told = told(asked).await;
-        finish(&cluster, Arc::into_inner(second).unwrap()).await;
+        let ahead = finish(&cluster, Arc::into_inner(second).unwrap()).await;
         // If a rank of its own became the other's, it has ended and says why; else it ends when it is told to.
         let first = Arc::into_inner(first).unwrap();
         first.shutdown.cancel();
         if let Err(ended) = within(RECOVERY_MAX, first.task).await.unwrap() {
             assert_eq!(ended.to_string(), "another coordinator leads");
         }
-        return life(&cluster, began, told, faults);
+        return Life { ahead, ..life(&cluster, began, told, faults) };
     }
     sleep(random.milliseconds(12_000)).await;
     cluster.heal();
     let told = told(asked).await;
     let fleet = Arc::get_mut(&mut first).unwrap();
     within(RECOVERY_MAX, fleet.ready()).await;
-    finish(&cluster, Arc::into_inner(first).unwrap()).await;
-    life(&cluster, began, told, faults)
+    let ahead = finish(&cluster, Arc::into_inner(first).unwrap()).await;
+    Life { ahead, ..life(&cluster, began, told, faults) }
 }
 
 async fn told(asked: Vec<JoinHandle<Option<(u32, Told)>>>) -> Vec<(u32, Told)> {
@@ -263,8 +265,8 @@ async fn told(asked: Vec<JoinHandle<Option<(u32, Told)>>>) -> Vec<(u32, Told)> {
     told
 }
 
-/// All is well: it answers, has every block, and ends when it is told to.
-async fn finish(cluster: &Cluster, mut fleet: Fleet) {
+/// All is well: it answers, has every block, and ends when it is told to. Gives how many steps were sent ahead.
+async fn finish(cluster: &Cluster, mut fleet: Fleet) -> f64 {
     within(RECOVERY_MAX, fleet.ready()).await;
     let questions: Vec<_> = (100..104).map(Question::nth).collect();
     crate::fleet::assert_undisturbed(&questions, &fleet.ask_all(&questions).await);
@@ -274,8 +276,10 @@ async fn finish(cluster: &Cluster, mut fleet: Fleet) {
         assert!(fleet.value(series) < 1e-9, "{series} is {}", fleet.value(series));
     }
     assert!(cluster.machines.iter().all(|machine| !machine.condition.borrow().down));
+    let ahead = fleet.value("arcmesh_steps_ahead_total");
     fleet.shutdown.cancel();
     within(RECOVERY_MAX, fleet.task).await.unwrap().unwrap();
+    ahead
 }
 
 fn life(cluster: &Cluster, began: Instant, told: Vec<(u32, Told)>, faults: Vec<String>) -> Life {
@@ -293,7 +297,7 @@ fn life(cluster: &Cluster, began: Instant, told: Vec<(u32, Told)>, faults: Vec<S
     let record = cluster.throne.record.lock().unwrap();
     assert_eq!(record.violations, Vec::<String>::new());
     let epochs = record.epochs.keys().copied().collect();
-    Life { lasted: began.elapsed(), told, epochs, faults }
+    Life { lasted: began.elapsed(), told, epochs, faults, ahead: 0.0 }
 }
 
 async fn within<T>(most: Duration, what: impl Future<Output = T>) -> T {
@@ -335,6 +339,7 @@ fn whatever_happens_what_was_accepted_ends_and_is_exact() {
         let life = lived(seed);
         failed += life.told.iter().filter(|(_, told)| told.failed.is_some()).count();
         all += life.told.len();
+        assert!(life.ahead > 0.5, "no step was sent ahead");
     }
     println!("{all} answers, {failed} of them with an error");
 }
