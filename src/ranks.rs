@@ -14,6 +14,7 @@ use tls::Guard;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use worker::BackendChoice;
+use worker::collective::LaneChoice;
 use worker::config::WorkerConfig;
 use worker::metrics::WorkerMetrics;
 use worker::rank::Rank;
@@ -85,6 +86,7 @@ pub(crate) fn config(
         threads: device.threads,
         node: node(),
         guard: Guard::Open,
+        lane: LaneChoice::default(),
         metrics: String::new(),
     })
 }

@@ -58,6 +58,7 @@ pub(crate) async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let _watches = telemetry::watch(&metrics, &config.telemetry, cards)?;
     let rank_config = worker::config::WorkerConfig {
         guard,
+        lane: config.lane,
         metrics: metrics_listener.local_addr()?.to_string(),
         ..ranks::config(&checkpoint, &config.device)?
     };

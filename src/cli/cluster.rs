@@ -45,6 +45,16 @@ pub(super) const LISTEN: Group = Group {
     ],
 };
 
+/// How a worker's sums reach its peers.
+pub(super) const PEERS: Group = Group {
+    title: "Peers",
+    flags: &[flag(
+        "lane",
+        "LANE",
+        "What carries sums to the other ranks: auto (memory that they share, where all are on this host; else gRPC) or grpc [default: auto]",
+    )],
+};
+
 /// How the parts of a cluster find each other.
 pub(super) const ETCD: Group = Group {
     title: "Membership",

@@ -9,7 +9,7 @@ mod record;
 mod typed;
 
 use crate::cli::cards::{DEVICE, DIAGNOSED, OPENCL, TELEMETRY};
-use crate::cli::cluster::{ETCD, INSECURE, LISTEN, SECURITY, WORKERS};
+use crate::cli::cluster::{ETCD, INSECURE, LISTEN, PEERS, SECURITY, WORKERS};
 use crate::cli::http::HTTP;
 
 pub(crate) use typed::{chosen, command};
@@ -276,6 +276,7 @@ pub(crate) const PARTS: &[Part] = &[
         groups: &[
             WORKER_MODEL,
             LISTEN,
+            PEERS,
             ETCD,
             SECURITY,
             INSECURE,

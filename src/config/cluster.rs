@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use registry::{EtcdConfig, Secret};
 use tls::Files;
+use worker::collective::LaneChoice;
 
 use crate::config::cards::{self, TelemetryConfig};
 use crate::config::given::{Environment, Given, UsageError};
@@ -50,6 +51,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) device: DeviceConfig,
     /// Which cards are on `/metrics`.
     pub(crate) telemetry: TelemetryConfig,
+    /// What carries its sums to the peers.
+    pub(crate) lane: LaneChoice,
     /// Where the coordinator and the peers reach it; none: where etcd is reached from.
     pub(crate) listen: Option<Address>,
     /// Where its metrics are; none: any port of the same address.
@@ -165,6 +168,7 @@ pub(crate) fn worker(
         model_from,
         device: meant::device(given, environment, 1)?,
         telemetry: cards::telemetry(given)?,
+        lane: given.one("lane", values::lane)?.unwrap_or_default(),
         listen: given.one("listen", values::address)?.or_else(|| local(7001)),
         metrics: given.one("metrics", values::address)?.or_else(|| local(9101)),
         etcd,

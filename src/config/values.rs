@@ -9,6 +9,7 @@ use scheduler::Admission;
 use url::Url;
 use worker::Pinning;
 use worker::backend::opencl::DeviceChoice;
+use worker::collective::LaneChoice;
 use worker::telemetry::{Machine, PciAddress};
 
 /// Where something listens: a name or an address, and a port.
@@ -130,6 +131,15 @@ pub(crate) fn pinning(text: &str) -> Result<Pinning, String> {
         "on" => Ok(Pinning::On),
         "off" => Ok(Pinning::Off),
         _ => Err(format!("'{text}' is not one of auto, on and off")),
+    }
+}
+
+/// What carries sums to other ranks.
+pub(crate) fn lane(text: &str) -> Result<LaneChoice, String> {
+    match text {
+        "auto" => Ok(LaneChoice::default()),
+        "grpc" => Ok(LaneChoice::Grpc),
+        _ => Err(format!("'{text}' is not one of auto and grpc")),
     }
 }
 

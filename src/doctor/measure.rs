@@ -133,7 +133,7 @@ fn loopback() -> anyhow::Result<Link> {
     let (lower, higher) = runtime.block_on(async {
         tokio::join!(lower.form(1, 0, &peers, PATIENCE), higher.form(1, 1, &peers, PATIENCE))
     });
-    link(vec![boxed(lower?), boxed(higher?)])
+    link(vec![lower?, higher?])
 }
 
 /// Where a rank is reached.

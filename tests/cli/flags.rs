@@ -97,6 +97,7 @@ pub(crate) const FLAGS: &[(&str, &[&str])] = &[
         "worker",
         &[
             "insecure",
+            "lane",
             "advertise",
             "etcd",
             "etcd-user",
@@ -224,6 +225,7 @@ pub(crate) const WRONG: &[(&str, &str, &str)] = &[
     ("serve", "threads", "0"),
     ("serve", "pin", "maybe"),
     ("serve", "backend", "cuda"),
+    ("worker", "lane", "bus"),
     ("serve", "device", "0"),
     ("serve", "record-max", "1GB"),
     ("serve", "max-model-len", "1"),

@@ -3,6 +3,7 @@
 use tls::Guard;
 
 use crate::backend::cpu::Threads;
+use crate::collective::LaneChoice;
 use crate::runner::BackendChoice;
 
 /// One worker, or all ranks of one process. Plain data: whoever reads flags has checked it.
@@ -18,6 +19,8 @@ pub struct WorkerConfig {
     pub node: String,
     /// Who may call it, and how it calls others.
     pub guard: Guard,
+    /// What carries its numbers to its peers; ranks of one process have no choice.
+    pub lane: LaneChoice,
     /// `host:port` of its own `/metrics`, for whoever looks for it; empty: it has none.
     pub metrics: String,
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::collective::{Collective, CollectiveError, CollectiveTimes, keep_one_per_rank};
+use crate::collective::{Collective, CollectiveError, CollectiveTimes, Lane, keep_one_per_rank};
 
 /// How often a waiting rank looks before it sleeps, where every rank has a processor to itself: some
 /// 20 µs, which is what falling asleep and being woken cost.
@@ -101,6 +101,10 @@ impl Collective for LocalCollective {
 
     fn world(&self) -> usize {
         self.table.seats.len()
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::Local
     }
 
     fn begin(&mut self, step: u64, patience: Duration) {

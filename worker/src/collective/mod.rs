@@ -5,9 +5,12 @@
 //! order of rank all the same.
 
 pub mod grpc;
+mod lane;
 pub mod local;
+mod luck;
 pub mod solo;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why ranks did not come together.
@@ -66,13 +69,59 @@ pub struct CollectiveTimes {
     pub bytes_received: u64,
 }
 
-/// One rank's end of a group. Implementations: [`solo`], [`local`], [`grpc`].
+/// What carries a group's numbers from rank to rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// There is one rank.
+    None,
+    /// The memory of one process.
+    Local,
+    /// Memory that processes of one host share.
+    Shared,
+    /// Streams from process to process.
+    Grpc,
+}
+
+/// Which lane ranks that are processes take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaneChoice {
+    /// Shared memory, made in this folder, where all ranks of a group find it; else gRPC.
+    Auto(PathBuf),
+    /// gRPC.
+    Grpc,
+}
+
+impl Default for LaneChoice {
+    /// Shared memory where the system has it.
+    fn default() -> Self {
+        Self::Auto(PathBuf::from("/dev/shm"))
+    }
+}
+
+impl Lane {
+    /// As metrics name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Local => "local",
+            Self::Shared => "shared",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// One rank's end of a group. Implementations: [`solo`], [`local`], [`grpc`], and one for shared memory
+/// that [`grpc::Switchboard::form`] gives.
 pub trait Collective: Send {
     /// Which rank this is.
     fn rank(&self) -> usize;
 
     /// How many ranks there are.
     fn world(&self) -> usize;
+
+    /// What carries their numbers.
+    fn lane(&self) -> Lane;
 
     /// Starts a step: the collectives that follow are numbered from 0 and tagged with it. Each wait
     /// on a peer ends after `patience`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::collective::{Collective, CollectiveError, CollectiveTimes, keep_one_per_rank};
+use crate::collective::{Collective, CollectiveError, CollectiveTimes, Lane, keep_one_per_rank};
 
 /// The only rank of its group.
 #[derive(Debug, Default)]
@@ -15,6 +15,10 @@ impl Collective for SoloCollective {
 
     fn world(&self) -> usize {
         1
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::None
     }
 
     fn begin(&mut self, _step: u64, _patience: Duration) {}

@@ -67,8 +67,8 @@ impl WorkerMetrics {
         let resident = families.memory.with_label_values(&["", "", "", "resident"]);
         let info = declare.gauges(
             "arcmesh_worker_info",
-            "What each rank is: always 1",
-            &["version", "backend", "device", "node", "rank", "world"],
+            "What each rank is, and what carries its sums (shared memory, grpc, local or none): always 1",
+            &["version", "backend", "device", "node", "rank", "world", "lane"],
         );
         Self { info, families, cards, rpcs, model_bytes, resident, registry }
     }

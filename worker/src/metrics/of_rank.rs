@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proto::worker::{Loaded, StepRequest, StepTimes};
 
+use crate::collective::Lane;
 use crate::metrics::WorkerMetrics;
 use crate::metrics::families::{Series, Who};
 
@@ -79,6 +80,7 @@ struct Identity {
     who: Who,
     world: String,
     backend: String,
+    lane: Lane,
 }
 
 impl WorkerMetrics {
@@ -88,7 +90,8 @@ impl WorkerMetrics {
         let rank = rank.map_or_else(|| "none".to_owned(), |rank| rank.to_string());
         let who = Who { rank, node: String::new(), device: String::new() };
         let series = self.families.of(&who);
-        let identity = Identity { who, world: "0".to_owned(), backend: String::new() };
+        let identity =
+            Identity { who, world: "0".to_owned(), backend: String::new(), lane: Lane::None };
         self.info.with_label_values(&identity.labels()).set(1);
         let current = Arc::new(Mutex::new(Current { identity, series, block_bytes: 0 }));
         RankMetrics { metrics: self.clone(), current }
@@ -118,8 +121,17 @@ impl RankMetrics {
         let who = Who { rank: rank.to_string(), ..current.identity.who.clone() };
         self.rename(&mut current, who);
         current.identity.world = world.to_string();
+        current.identity.lane = Lane::None;
         self.tell_info(&current.identity);
         current.series.epoch.set(number(epoch));
+    }
+
+    /// The group has come together, and this carries its numbers.
+    pub(crate) fn joined(&self, lane: Lane) {
+        let mut current = self.lock();
+        self.forget_info(&current.identity);
+        current.identity.lane = lane;
+        self.tell_info(&current.identity);
     }
 
     /// Its series go on under another name, from 0.
@@ -231,9 +243,9 @@ impl RankMetrics {
 }
 
 impl Identity {
-    fn labels(&self) -> [&str; 6] {
-        let Self { who: Who { rank, node, device }, world, backend } = self;
-        [env!("CARGO_PKG_VERSION"), backend, device, node, rank, world]
+    fn labels(&self) -> [&str; 7] {
+        let Self { who: Who { rank, node, device }, world, backend, lane } = self;
+        [env!("CARGO_PKG_VERSION"), backend, device, node, rank, world, lane.name()]
     }
 }
 

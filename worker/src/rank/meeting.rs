@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::collective::grpc::{FormError, Switchboard};
 use crate::collective::local::{self, LocalCollective};
 use crate::collective::solo::SoloCollective;
-use crate::collective::{Collective, CollectiveError, CollectiveTimes};
+use crate::collective::{Collective, CollectiveError, CollectiveTimes, Lane};
 use crate::metrics::{Moved, Operation, RankMetrics};
 use crate::runner::LoadOrder;
 
@@ -57,7 +57,7 @@ impl Meeting {
             Self::Grpc(_) if world == 1 => Ok(Box::new(SoloCollective)),
             Self::Grpc(_) if peers.len() != world => Err(FormError::Impossible { rank, world }),
             Self::Grpc(switchboard) => {
-                Ok(Box::new(switchboard.form(order.epoch, rank, peers, FORM_PATIENCE).await?))
+                switchboard.form(order.epoch, rank, peers, FORM_PATIENCE).await
             }
         }
     }
@@ -118,6 +118,10 @@ impl Collective for Metered {
 
     fn world(&self) -> usize {
         self.collective.world()
+    }
+
+    fn lane(&self) -> Lane {
+        self.collective.lane()
     }
 
     fn begin(&mut self, step: u64, patience: Duration) {

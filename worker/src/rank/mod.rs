@@ -119,7 +119,8 @@ impl Rank {
         checkpoint: Arc<Checkpoint>,
         metrics: &WorkerMetrics,
     ) -> io::Result<Self> {
-        let meeting = Meeting::Grpc(Switchboard::guarded(config.guard.clone())?);
+        let meeting =
+            Meeting::Grpc(Switchboard::guarded(config.guard.clone(), config.lane.clone())?);
         Ok(Self::new(config, checkpoint, metrics.rank(None), meeting))
     }
 
@@ -228,9 +229,13 @@ impl Rank {
         let (progress, told) = mpsc::channel(PROGRESS_UNREAD_MAX);
         let (meeting, peers) = (self.shared.meeting.clone(), request.peers.clone());
         let seat = Seat::new(&self.shared, order.clone(), progress, stay);
+        let metrics = self.shared.metrics.clone();
         tokio::spawn(async move {
             match meeting.form(&order, &peers).await {
-                Ok(collective) => seat.start(collective),
+                Ok(collective) => {
+                    metrics.joined(collective.lane());
+                    seat.start(collective);
+                }
                 Err(error) => seat.fail(error.into()),
             }
         });

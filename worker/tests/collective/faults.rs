@@ -4,11 +4,11 @@ use std::thread;
 
 use worker::collective::{Collective, CollectiveError, local};
 
-use crate::groups::{HASTY, PATIENT, blamed, local_group, on_every_rank, with_both};
+use crate::groups::{HASTY, PATIENT, blamed, local_group, on_every_rank, with_all};
 
 #[test]
 fn a_silent_rank_hits_the_deadline_and_is_named() {
-    with_both(3, |mut ends| {
+    with_all(3, |mut ends| {
         let silent = ends.remove(1);
         let errors = on_every_rank(ends, |end| {
             end.begin(9, HASTY);
@@ -27,7 +27,7 @@ fn a_silent_rank_hits_the_deadline_and_is_named() {
 
 #[test]
 fn rank_zero_names_who_is_silent_in_a_gather() {
-    with_both(3, |mut ends| {
+    with_all(3, |mut ends| {
         let silent = ends.pop();
         let results = on_every_rank(ends, |end| {
             end.begin(1, HASTY);
@@ -42,7 +42,7 @@ fn rank_zero_names_who_is_silent_in_a_gather() {
 
 #[test]
 fn a_rank_that_is_gone_is_lost_and_nobody_waits_for_it() {
-    with_both(3, |mut ends| {
+    with_all(3, |mut ends| {
         drop(ends.remove(1));
         let errors = on_every_rank(ends, |end| {
             end.begin(2, PATIENT);
@@ -56,7 +56,7 @@ fn a_rank_that_is_gone_is_lost_and_nobody_waits_for_it() {
 
 #[test]
 fn a_rank_that_leaves_in_the_middle_of_a_step_is_lost() {
-    with_both(2, |mut ends| {
+    with_all(2, |mut ends| {
         let mut leaver = ends.pop().unwrap();
         let leaver = thread::spawn(move || {
             leaver.begin(1, PATIENT);
@@ -90,7 +90,7 @@ fn a_rank_whose_thread_panics_is_lost() {
 
 #[test]
 fn ranks_in_different_steps_do_not_add_up() {
-    with_both(2, |ends| {
+    with_all(2, |ends| {
         let errors = on_every_rank(ends, |end| {
             end.begin(4 + end.rank() as u64, PATIENT);
             end.all_reduce(&mut [1.0]).unwrap_err()
@@ -104,7 +104,7 @@ fn ranks_in_different_steps_do_not_add_up() {
 
 #[test]
 fn vectors_of_different_lengths_do_not_add_up() {
-    with_both(2, |ends| {
+    with_all(2, |ends| {
         let errors = on_every_rank(ends, |end| {
             end.begin(1, PATIENT);
             end.all_reduce(&mut vec![1.0; 3 + end.rank()]).unwrap_err()
@@ -115,7 +115,7 @@ fn vectors_of_different_lengths_do_not_add_up() {
 
 #[test]
 fn a_group_that_failed_stays_failed() {
-    with_both(2, |mut ends| {
+    with_all(2, |mut ends| {
         let silent = ends.pop();
         on_every_rank(ends, |end| {
             end.begin(1, HASTY);

@@ -1,15 +1,18 @@
-//! Groups to test with, of either kind.
+//! Groups to test with, of every kind.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use tempfile::TempDir;
+use tls::Guard;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::server::TcpIncoming;
 use worker::collective::grpc::{Desk, Switchboard, tuned_server};
 use worker::collective::local::{self, LocalCollective};
-use worker::collective::{Collective, CollectiveError};
+use worker::collective::{Collective, CollectiveError, Lane, LaneChoice};
 
 /// Longer than any test takes: waits that are not under test.
 pub(crate) const PATIENT: Duration = Duration::from_secs(60);
@@ -23,19 +26,34 @@ pub(crate) struct Site {
     pub(crate) boards: Vec<Switchboard>,
     pub(crate) peers: Vec<String>,
     _stop: DropGuard,
+    /// Where they share memory.
+    pub(crate) folder: TempDir,
 }
 
 impl Site {
+    /// Over gRPC.
     pub(crate) fn new(world: usize) -> Self {
+        Self::with(world, |_, _| LaneChoice::Grpc)
+    }
+
+    /// On one host.
+    pub(crate) fn sharing(world: usize) -> Self {
+        Self::with(world, |_, folder| LaneChoice::Auto(folder.to_owned()))
+    }
+
+    /// With a choice for each rank, and a folder that it may name.
+    pub(crate) fn with(world: usize, choose: impl Fn(usize, &Path) -> LaneChoice) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let stop = CancellationToken::new();
-        let boards: Vec<Switchboard> = (0..world).map(|_| Switchboard::start().unwrap()).collect();
+        let board = |rank| Switchboard::guarded(Guard::Open, choose(rank, folder.path())).unwrap();
+        let boards: Vec<Switchboard> = (0..world).map(board).collect();
         let serving = boards.iter().map(|board| {
             let serving = board.driver().handle().spawn(serve(board.desk().clone(), stop.clone()));
             runtime.block_on(serving).unwrap()
         });
         let peers = serving.collect();
-        Self { runtime, boards, peers, _stop: stop.drop_guard() }
+        Self { runtime, boards, peers, _stop: stop.drop_guard(), folder }
     }
 
     /// All ranks of a group at this epoch.
@@ -46,8 +64,7 @@ impl Site {
                 self.runtime.spawn(async move { board.form(epoch, rank, &peers, PATIENT).await })
             })
             .collect();
-        let ends = forming.into_iter().map(|end| self.runtime.block_on(end).unwrap().unwrap());
-        ends.map(|end| Box::new(end) as Box<dyn Collective>).collect()
+        forming.into_iter().map(|end| self.runtime.block_on(end).unwrap().unwrap()).collect()
     }
 }
 
@@ -66,11 +83,14 @@ pub(crate) fn local_group(world: usize) -> Vec<Box<dyn Collective>> {
     ends.into_iter().map(|end| Box::new(end) as Box<dyn Collective>).collect()
 }
 
-/// Runs the test with groups of both kinds.
-pub(crate) fn with_both(world: usize, test: impl Fn(Vec<Box<dyn Collective>>)) {
+/// Runs the test with groups of all kinds.
+pub(crate) fn with_all(world: usize, test: impl Fn(Vec<Box<dyn Collective>>)) {
     test(local_group(world));
-    let site = Site::new(world);
-    test(site.form(1));
+    for (site, lane) in [(Site::new(world), Lane::Grpc), (Site::sharing(world), Lane::Shared)] {
+        let ends = site.form(1);
+        assert!(ends.iter().all(|end| end.lane() == lane));
+        test(ends);
+    }
 }
 
 /// Runs every rank on a thread of its own and gives what each returned, in order of rank. No end is

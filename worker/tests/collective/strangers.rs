@@ -16,7 +16,7 @@ use crate::groups::{HASTY, PATIENT, Site, on_every_rank};
 
 /// Opens a stream to a rank of the site as anybody could, and gives what came of it. Without a frame it
 /// is closed at once.
-fn call(
+pub(crate) fn call(
     site: &Site,
     rank: usize,
     frames: Vec<Frame>,
@@ -34,7 +34,7 @@ fn call(
     })
 }
 
-fn greeting(epoch: u64, rank: u32) -> Frame {
+pub(crate) fn greeting(epoch: u64, rank: u32) -> Frame {
     Frame { epoch, rank, ..Frame::default() }
 }
 
@@ -59,7 +59,7 @@ fn while_forming(epoch: u64, disturb: impl Fn(&Site)) {
     disturb(&site);
     let second = site.runtime.block_on(site.boards[1].form(epoch, 1, &site.peers, PATIENT));
     let first = site.runtime.block_on(first).unwrap();
-    add_up(vec![Box::new(first.unwrap()), Box::new(second.unwrap())]);
+    add_up(vec![first.unwrap(), second.unwrap()]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_worker_forms_one_epoch_after_another_but_never_an_old_one() {
     let old = site.form(3);
     let new = site.form(4);
     let stale = site.boards[0].form(4, 0, &site.peers, HASTY);
-    let error = site.runtime.block_on(stale).unwrap_err();
+    let error = site.runtime.block_on(stale).err().unwrap();
     assert!(matches!(error, FormError::Superseded { epoch: 4, newest: 4 }), "{error}");
     add_up(new);
     drop(old);
@@ -143,19 +143,19 @@ fn a_newer_epoch_ends_the_one_that_is_forming() {
     let old = site.runtime.spawn(async move { board.form(1, 0, &peers, PATIENT).await });
     while call(&site, 0, vec![greeting(1, 0)]).unwrap_err().code() != Code::InvalidArgument {}
     add_up(site.form(2));
-    let error = site.runtime.block_on(old).unwrap().unwrap_err();
+    let error = site.runtime.block_on(old).unwrap().err().unwrap();
     assert!(matches!(error, FormError::Superseded { epoch: 1, newest: 2 }), "{error}");
 }
 
 #[test]
 fn who_is_missing_when_a_group_does_not_form_is_named() {
     let site = Site::new(2);
-    let error = site.runtime.block_on(site.boards[0].form(1, 0, &site.peers, HASTY)).unwrap_err();
+    let error = site.runtime.block_on(site.boards[0].form(1, 0, &site.peers, HASTY)).err().unwrap();
     assert!(matches!(error, FormError::Silent { peer: 1, .. }), "{error}");
 
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let peers = [nobody.to_string(), site.peers[1].clone()];
-    let error = site.runtime.block_on(site.boards[1].form(1, 1, &peers, HASTY)).unwrap_err();
+    let error = site.runtime.block_on(site.boards[1].form(1, 1, &peers, HASTY)).err().unwrap();
     assert!(matches!(&error, FormError::Unreachable { peer: 0, .. }), "{error}");
     assert!(error.to_string().contains(&nobody.to_string()), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
@@ -164,10 +164,10 @@ fn who_is_missing_when_a_group_does_not_form_is_named() {
 #[test]
 fn a_group_that_cannot_be_is_not_formed() {
     let site = Site::new(1);
-    let error = site.runtime.block_on(site.boards[0].form(1, 1, &site.peers, HASTY)).unwrap_err();
+    let error = site.runtime.block_on(site.boards[0].form(1, 1, &site.peers, HASTY)).err().unwrap();
     assert!(matches!(error, FormError::Impossible { rank: 1, world: 1 }));
     let peers = ["127.0.0.1:1 /?".to_owned(), site.peers[0].clone()];
-    let error = site.runtime.block_on(site.boards[0].form(1, 1, &peers, HASTY)).unwrap_err();
+    let error = site.runtime.block_on(site.boards[0].form(1, 1, &peers, HASTY)).err().unwrap();
     assert!(matches!(error, FormError::Refused { peer: 0, .. }), "{error}");
 }
 

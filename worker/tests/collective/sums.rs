@@ -4,7 +4,7 @@ use worker::backend::SUM_GRID;
 use worker::collective::Collective;
 use worker::collective::solo::SoloCollective;
 
-use crate::groups::{PATIENT, on_every_rank, with_both};
+use crate::groups::{PATIENT, on_every_rank, with_all};
 
 /// Lengths on both sides of every boundary: empty (a heartbeat), one, a token of a small model, cut into
 /// slices, cut into slices that are cut into parts.
@@ -28,7 +28,7 @@ fn on_grid(unit: i64) -> f64 {
 #[test]
 fn every_world_adds_to_the_exact_sum_on_every_rank() {
     for world in 1..=5 {
-        with_both(world, |ends| {
+        with_all(world, |ends| {
             let sums = on_every_rank(ends, |end| {
                 end.begin(1, PATIENT);
                 LENGTHS.map(|length| {
@@ -59,7 +59,7 @@ fn a_gather_brings_every_part_to_rank_zero_in_order() {
         (0..length).map(|i| (rank * 1_000 + round * 100 + i % 97) as f32).collect()
     };
     for world in 1..=5 {
-        with_both(world, |ends| {
+        with_all(world, |ends| {
             // Several in a row: nobody but rank 0 waits, so the others run ahead.
             let gathered = on_every_rank(ends, |end| {
                 end.begin(1, PATIENT);
@@ -83,7 +83,7 @@ fn a_gather_brings_every_part_to_rank_zero_in_order() {
 
 #[test]
 fn steps_of_both_operations_follow_each_other() {
-    with_both(3, |ends| {
+    with_all(3, |ends| {
         on_every_rank(ends, |end| {
             for step in 1..=50_u32 {
                 end.begin(u64::from(step), PATIENT);
@@ -101,7 +101,7 @@ fn steps_of_both_operations_follow_each_other() {
 
 #[test]
 fn payload_bytes_are_counted_and_begin_with_the_step() {
-    with_both(2, |ends| {
+    with_all(2, |ends| {
         on_every_rank(ends, |end| {
             for step in 1..=2 {
                 end.begin(step, PATIENT);

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use worker::BackendChoice;
+use worker::collective::LaneChoice;
 use worker::config::WorkerConfig;
 use worker::metrics::WorkerMetrics;
 use worker::rank::Rank;
@@ -49,6 +50,7 @@ impl Model {
             threads: 1.into(),
             node: "here".to_owned(),
             guard: tls::Guard::Open,
+            lane: LaneChoice::default(),
             metrics: String::new(),
         }
     }

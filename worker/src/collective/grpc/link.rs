@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tonic::Streaming;
 
 use crate::collective::CollectiveError;
+use crate::collective::luck::{LOOK_MAX, Luck};
 
 /// Payload bytes of a frame at most; a longer payload is sent as several parts, so that it streams.
 /// Whole f64.
@@ -33,34 +34,6 @@ pub(super) struct Tag {
     pub(super) epoch: u64,
     pub(super) step: u64,
     pub(super) index: u32,
-}
-
-/// How long a rank looks for a peer's frame before it sleeps: about twice what falling asleep and being
-/// woken cost.
-const LOOK_MAX: Duration = Duration::from_micros(50);
-
-/// Waits in a row, at most, in which a rank does not look after it has looked in vain.
-const SKIPPED_MAX: u32 = 63;
-
-/// Whether it is worth looking before sleeping: it is while peers come in time and have a processor of
-/// their own. When it was in vain, ever more waits go without.
-#[derive(Debug, Default)]
-struct Luck {
-    skip: u32,
-    skipped: u32,
-}
-
-impl Luck {
-    fn tries(&mut self) -> bool {
-        let tries = self.skip == 0;
-        self.skip = self.skip.saturating_sub(1);
-        tries
-    }
-
-    fn learn(&mut self, came: bool) {
-        self.skipped = if came { 0 } else { (2 * self.skipped + 1).min(SKIPPED_MAX) };
-        self.skip = self.skipped;
-    }
 }
 
 /// One peer, as a rank sees it.
@@ -133,10 +106,7 @@ impl Link {
         };
         let frame = match arrived {
             Err(_) => return Err(self.silent(tag, patience)),
-            Ok(Err(status)) => {
-                let reason = format!("{} ({:?})", status.message(), status.code());
-                return Err(self.lost(tag, reason));
-            }
+            Ok(Err(status)) => return Err(self.lost(tag, reason(&status))),
             Ok(Ok(None)) => return Err(self.lost(tag, "its stream ended".to_owned())),
             Ok(Ok(Some(frame))) => frame,
         };
@@ -178,6 +148,15 @@ impl Link {
         arrived
     }
 
+    /// Waits until the peer is gone, and says how. Nothing more is to come from it.
+    pub(super) async fn end(mut self) -> String {
+        match self.incoming.message().await {
+            Err(status) => reason(&status),
+            Ok(None) => "its stream ended".to_owned(),
+            Ok(Some(_)) => "it sent what was not asked for".to_owned(),
+        }
+    }
+
     /// The peer sent part `part` with a length that cannot be.
     pub(super) fn wrong_length(&self, part: u32, due: &str, got: usize) -> CollectiveError {
         CollectiveError::Mismatch {
@@ -199,6 +178,10 @@ impl Link {
             waited_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
         }
     }
+}
+
+fn reason(status: &tonic::Status) -> String {
+    format!("{} ({:?})", status.message(), status.code())
 }
 
 /// The parts that a payload of this many bytes is sent in; an empty one is sent as one empty part.

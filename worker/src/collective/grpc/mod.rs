@@ -8,6 +8,8 @@
 //! long vectors are added slice by slice instead (each rank adds its own slice for all, then shares it),
 //! which sends less. Both give the same bits, since sums are exact.
 
+mod agreement;
+mod dial;
 mod driver;
 mod link;
 mod switchboard;
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Server};
 
 use crate::collective::grpc::link::{Link, Tag, parts};
-use crate::collective::{Collective, CollectiveError, CollectiveTimes, keep_one_per_rank};
+use crate::collective::{Collective, CollectiveError, CollectiveTimes, Lane, keep_one_per_rank};
 
 pub use crate::collective::grpc::driver::Driver;
 pub use crate::collective::grpc::link::FRAME_BYTES_MAX;
@@ -101,6 +103,10 @@ impl Collective for GrpcCollective {
 
     fn world(&self) -> usize {
         self.links.len()
+    }
+
+    fn lane(&self) -> Lane {
+        Lane::Grpc
     }
 
     fn begin(&mut self, step: u64, patience: Duration) {

@@ -9,28 +9,24 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use proto::collective::Frame;
-use proto::collective::peer_client::PeerClient;
 use proto::collective::peer_server::{Peer, PeerServer};
 use tls::Guard;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Endpoint;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info};
 
+use crate::collective::grpc::agreement::{self, Agreement};
+use crate::collective::grpc::dial::{dial, is_greeting};
 use crate::collective::grpc::link::{Link, QUEUED_FRAMES_MAX};
-use crate::collective::grpc::{Driver, FRAME_BYTES_MAX, GrpcCollective, tuned_endpoint};
+use crate::collective::grpc::{Driver, FRAME_BYTES_MAX, GrpcCollective};
+use crate::collective::{Collective, CollectiveError, LaneChoice};
 
 /// How long a stream that was opened to us may take to greet.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Between two attempts to reach a peer: it may not listen yet, or not know of the epoch yet.
-const RETRY_AFTER: Duration = Duration::from_millis(20);
-
-/// One attempt to connect takes no longer.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Streams of peers that wait to be taken into a group; more are refused.
 const ARRIVALS_MAX: usize = 64;
@@ -66,6 +62,16 @@ pub enum FormError {
         /// As it says.
         reason: String,
     },
+    /// Everyone was there, and a rank did not stay.
+    #[error("rank {peer} at {address} left the group while it formed: {reason}")]
+    Left {
+        /// Who.
+        peer: usize,
+        /// Where it was.
+        address: String,
+        /// What was missed.
+        reason: String,
+    },
     /// The epoch is not newer than the last, or a newer one came in between.
     #[error("epoch {epoch} is over: this worker has seen epoch {newest}")]
     Superseded {
@@ -90,6 +96,7 @@ pub struct Switchboard {
     driver: Driver,
     desk: Desk,
     guard: Guard,
+    lane: LaneChoice,
 }
 
 /// Where higher ranks call: the gRPC service of a [`Switchboard`].
@@ -123,20 +130,20 @@ struct Forming {
 }
 
 impl Switchboard {
-    /// As [`Switchboard::guarded`], for peers that anybody can be.
+    /// As [`Switchboard::guarded`], for peers that anybody can be, over gRPC.
     ///
     /// # Errors
     /// As there.
     pub fn start() -> io::Result<Self> {
-        Self::guarded(Guard::Open)
+        Self::guarded(Guard::Open, LaneChoice::Grpc)
     }
 
     /// With a thread for its streams, and peers that prove who they are.
     ///
     /// # Errors
     /// When the operating system does not give one.
-    pub fn guarded(guard: Guard) -> io::Result<Self> {
-        Ok(Self { driver: Driver::start()?, desk: Desk::default(), guard })
+    pub fn guarded(guard: Guard, lane: LaneChoice) -> io::Result<Self> {
+        Ok(Self { driver: Driver::start()?, desk: Desk::default(), guard, lane })
     }
 
     /// What drives the streams.
@@ -151,7 +158,8 @@ impl Switchboard {
         &self.desk
     }
 
-    /// Meets all the others of a group: `peers` are the addresses of all ranks in order, ours too.
+    /// Meets all the others of a group, and takes a lane with them: `peers` are the addresses of all ranks in
+    /// order, ours too.
     ///
     /// # Errors
     /// [`FormError`], when not everyone is there within `patience`.
@@ -164,13 +172,45 @@ impl Switchboard {
         rank: usize,
         peers: &[String],
         patience: Duration,
-    ) -> Result<GrpcCollective, FormError> {
+    ) -> Result<Box<dyn Collective>, FormError> {
         // The streams belong to the driver's runtime, wherever this is called.
-        let (desk, peers, guard) = (self.desk.clone(), peers.to_vec(), self.guard.clone());
-        let meeting = async move { desk.meet(epoch, rank, &peers, &guard, patience).await };
-        let meeting = AbortOnDropHandle::new(self.driver.handle().spawn(meeting));
-        let Met { rank, links, over } = meeting.await.expect("meeting does not panic")?;
-        Ok(GrpcCollective::new(self.driver.clone(), epoch, rank, links, over))
+        let (board, peers) = (self.clone(), peers.to_vec());
+        let forming = async move { board.meet_and_agree(epoch, rank, &peers, patience).await };
+        let forming = AbortOnDropHandle::new(self.driver.handle().spawn(forming));
+        forming.await.expect("forming does not panic")
+    }
+
+    async fn meet_and_agree(
+        &self,
+        epoch: u64,
+        rank: usize,
+        peers: &[String],
+        patience: Duration,
+    ) -> Result<Box<dyn Collective>, FormError> {
+        let deadline = Instant::now() + patience;
+        let met = self.desk.meet(epoch, rank, peers, &self.guard, deadline).await?;
+        let Met { rank: own, mut links, over } = met;
+        let agreement = Agreement { epoch, rank: own, links: &mut links, deadline };
+        let agreed = tokio::select! {
+            agreed = agreement.reach(&self.lane) => agreed.map_err(|error| apart(&error, peers))?,
+            () = over.cancelled() => {
+                return Err(FormError::Superseded { epoch, newest: self.desk.lock().epoch });
+            }
+        };
+        Ok(match agreed {
+            Ok(segment) => {
+                info!(epoch, rank, "sums go through shared memory");
+                Box::new(agreement::share(segment, &self.driver, epoch, rank, links, over))
+            }
+            Err(reason) => {
+                // Who was told so need not be told again.
+                match self.lane {
+                    LaneChoice::Grpc => debug!(epoch, rank, reason, "sums go over gRPC"),
+                    LaneChoice::Auto(_) => info!(epoch, rank, reason, "sums go over gRPC"),
+                }
+                Box::new(GrpcCollective::new(self.driver.clone(), epoch, own, links, over))
+            }
+        })
     }
 }
 
@@ -188,9 +228,8 @@ impl Desk {
         rank: usize,
         peers: &[String],
         guard: &Guard,
-        patience: Duration,
+        deadline: Instant,
     ) -> Result<Met, FormError> {
-        let deadline = Instant::now() + patience;
         let world = peers.len();
         let (own, mut arrivals, over) = self.announce(epoch, rank, world)?;
         let mut links: Vec<Option<Link>> = (0..world).map(|_| None).collect();
@@ -329,70 +368,10 @@ impl Peer for Desk {
     }
 }
 
-/// Calls a lower rank until it answers, refuses for good, or the deadline passes.
-async fn dial(
-    peer: usize,
-    address: &str,
-    guard: &Guard,
-    greeting: Frame,
-    deadline: Instant,
-) -> Result<Link, FormError> {
-    let mut reason = "no answer".to_owned();
-    loop {
-        let attempt = timeout_at(deadline, call(peer, address, guard, greeting.clone())).await;
-        match attempt {
-            Ok(Ok(link)) => return Ok(link),
-            Ok(Err(status)) => {
-                reason = status.message().to_owned();
-                if matches!(status.code(), Code::Aborted | Code::InvalidArgument) {
-                    let address = address.to_owned();
-                    return Err(FormError::Refused { peer, address, reason });
-                }
-            }
-            Err(_elapsed) => {}
-        }
-        if timeout_at(deadline, sleep(RETRY_AFTER)).await.is_err() {
-            let address = address.to_owned();
-            return Err(FormError::Unreachable { peer, address, reason });
-        }
-    }
-}
-
-/// One attempt.
-async fn call(peer: usize, address: &str, guard: &Guard, greeting: Frame) -> Result<Link, Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| Status::invalid_argument(format!("not an address: {error}")))?;
-    let endpoint = tuned_endpoint(endpoint).connect_timeout(CONNECT_PATIENCE);
-    let channel =
-        guard.connect(&endpoint).await.map_err(|error| Status::unavailable(with_causes(&error)))?;
-    let epoch = greeting.epoch;
-    let (outgoing, frames) = mpsc::channel(QUEUED_FRAMES_MAX);
-    outgoing.try_send(greeting).expect("the queue is new");
-    let mut client = PeerClient::new(channel).max_decoding_message_size(FRAME_BYTES_MAX);
-    let mut incoming = client.exchange(ReceiverStream::new(frames)).await?.into_inner();
-    let answer = incoming.message().await?;
-    let answer = answer.ok_or_else(|| Status::unavailable("it hung up instead of greeting"))?;
-    let is_peer = answer.epoch == epoch && usize::try_from(answer.rank) == Ok(peer);
-    if !is_greeting(&answer) || !is_peer {
-        return Err(Status::invalid_argument(format!(
-            "it greets as rank {} of epoch {}",
-            answer.rank, answer.epoch
-        )));
-    }
-    Ok(Link::new(peer, outgoing, incoming))
-}
-
-fn is_greeting(frame: &Frame) -> bool {
-    frame.step == 0 && frame.index == 0 && frame.part == 0 && frame.payload.is_empty()
-}
-
-/// An error and what caused it: the transport's own text says little.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+/// What it means for a group that its ranks could not agree.
+fn apart(error: &CollectiveError, peers: &[String]) -> FormError {
+    let (CollectiveError::Deadline { peer, .. }
+    | CollectiveError::PeerLost { peer, .. }
+    | CollectiveError::Mismatch { peer, .. }) = *error;
+    FormError::Left { peer, address: peers[peer].clone(), reason: error.to_string() }
 }
