@@ -4,12 +4,33 @@ use serde_json::json;
 
 use crate::figures::{series, total};
 use crate::process::Process;
-use crate::site::{Site, address, question, read, streaming, worker};
+use crate::site::{Site, address, question, read, streaming, worker_on};
+
+const STORY: &str = "Tell me a story about a lighthouse.";
+
+/// What a worker is, as its metrics say.
+fn info(page: &str) -> String {
+    page.lines().find(|line| line.starts_with("arcmesh_worker_info{")).unwrap().to_owned()
+}
 
 #[tokio::test]
-async fn a_worker_that_dies_and_comes_back_changes_no_answer() {
-    let mut site = Site::group(2, &[]);
-    let body = question("Tell me a story about a lighthouse.", 160);
+async fn a_worker_that_dies_and_comes_back_changes_no_answer_over_grpc() {
+    dies_and_comes_back(["grpc", "auto"], "grpc").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_and_comes_back_changes_no_answer_in_shared_memory() {
+    dies_and_comes_back(["auto", "auto"], "shared").await;
+}
+
+async fn dies_and_comes_back(told: [&str; 2], lane: &str) {
+    let workers = told.map(|told| worker_on(told, "127.0.0.1:0", 1));
+    let mut site = Site::over(workers.into(), &[]);
+    for rank in 0..2 {
+        let info = info(&site.worker_metrics(rank).await);
+        assert!(info.contains(&format!("lane=\"{lane}\"")), "{info}");
+    }
+    let body = question(STORY, 160);
     let undisturbed = site.chat(body.clone()).await;
     let response = site.post("/v1/chat/completions", &streaming(body)).await;
     let mut lost = Some(site.workers.remove(1));
@@ -18,10 +39,12 @@ async fn a_worker_that_dies_and_comes_back_changes_no_answer() {
     let disturbed = read(response, |pieces| {
         if pieces == 8 {
             lost.take().unwrap().kill();
-            back = Some(worker(&listen, 1));
+            back = Some(worker_on(told[1], &listen, 1));
         }
     });
     assert_eq!(disturbed.await, undisturbed);
+    let alone = Site::serve(&[]);
+    assert_eq!(alone.chat(question(STORY, 160)).await.text, undisturbed.text);
     assert!(back.is_some(), "nothing was disturbed");
     let metrics = site.page("/metrics").await;
     let ahead = total(&series(&metrics), "arcmesh_steps_ahead_total", "");

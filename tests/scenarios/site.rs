@@ -114,10 +114,14 @@ pub(crate) fn address(worker: &Process) -> String {
 
 /// A worker with so many threads.
 pub(crate) fn worker(listen: &str, threads: usize) -> Process {
+    worker_on("auto", listen, threads)
+}
+
+/// A worker that takes a lane as it is told.
+pub(crate) fn worker_on(lane: &str, listen: &str, threads: usize) -> Process {
     let threads = threads.to_string();
-    let arguments =
-        ["worker", "--listen", listen, "--metrics", "127.0.0.1:0", "--threads", threads.as_str()];
-    Process::start(&arguments, "worker on ")
+    let place = ["worker", "--listen", listen, "--metrics", "127.0.0.1:0"];
+    Process::start(&[&place[..], &["--threads", &threads, "--lane", lane]].concat(), "worker on ")
 }
 
 /// One question, answered with the likeliest tokens.
