@@ -29,8 +29,8 @@ pub(super) enum Line {
     Plan(PlanLine),
     /// A step was planned while the one before it ran.
     Ahead(PlanLine),
-    /// The first of those that were planned ran: a token for each slice that asked. `stops`: which of them are among their group's stop
-    /// tokens, by place.
+    /// The first of those that were planned ran: a token for each slice that asked. `stops`: which of them are
+    /// among their group's stop tokens, by place.
     Commit {
         at: u64,
         tokens: Vec<u32>,

@@ -8,9 +8,8 @@
 //! behind those.
 
 use crate::plan::{Slice, StepPlan};
-use crate::scheduler::{Part, Scheduler};
-use crate::sequence_group::SequenceGroup;
-use crate::units::{BlockCount, StepId};
+use crate::scheduler::{Moves, Part, Scheduler};
+use crate::units::BlockCount;
 
 /// A sequence that goes on, whatever is sampled: its group's place among those that run, its number there, and the
 /// place of its token among those that the step in flight samples.
@@ -56,18 +55,8 @@ impl Scheduler {
         };
         let (parts, slices): (Vec<Part>, Vec<Slice>) = next.iter().map(follow).unzip();
         self.in_flight.push_back(parts);
-        self.steps += 1;
         self.counts.steps_ahead += 1;
-        self.check();
-        Some(StepPlan {
-            id: StepId(self.steps),
-            slices,
-            swap_out: Vec::new(),
-            swap_in: Vec::new(),
-            copies: Vec::new(),
-            blocks_held: self.device.held(),
-            swap_blocks_held: self.host.held(),
-        })
+        Some(self.step(slices, Moves::default()))
     }
 
     /// Who goes on after the step in flight. None: a sequence that lives has no part in it, or one that does
@@ -77,10 +66,7 @@ impl Scheduler {
         let mut next = Vec::with_capacity(parts.len());
         let (mut place, mut alive) = (0, 0);
         for part in parts {
-            let found = self.running.binary_search_by_key(&part.rank, |group| group.rank);
-            if let Some(group) =
-                found.ok().filter(|at| self.running[*at].living(part.index).is_some())
-            {
+            if let Some(group) = self.living(part) {
                 if !part.samples {
                     return None;
                 }
@@ -91,8 +77,7 @@ impl Scheduler {
             }
             place += u32::from(part.samples);
         }
-        let live: u32 = self.running.iter().map(SequenceGroup::live).sum();
-        (alive == live).then_some(next)
+        (alive == self.live()).then_some(next)
     }
 
     /// Whether the next plan would do more than let everybody go on. `growth`: blocks that those take.
@@ -100,9 +85,8 @@ impl Scheduler {
         if self.waiting.is_empty() && self.swapped.is_empty() {
             return false;
         }
-        let live: u32 = self.running.iter().map(SequenceGroup::live).sum();
         // Where a sequence ends there is room afterwards.
-        let ends = next.len() < live as usize;
+        let ends = next.len() < self.live() as usize;
         ends || self.may_yield() || self.could_let_in(growth)
     }
 }

@@ -35,8 +35,7 @@ impl Scheduler {
     }
 
     fn check_groups(&self) {
-        let live: u32 = self.running.iter().map(SequenceGroup::live).sum();
-        assert!(live <= self.limits.running_max(), "a step has a token for all that runs");
+        assert!(self.live() <= self.limits.running_max(), "a step has a token for all that runs");
         let groups = self.running.iter().chain(self.swapped.values()).chain(self.waiting.iter());
         for group in groups {
             let live = group.sequences().iter().filter(|sequence| !sequence.finished);
@@ -49,7 +48,7 @@ impl Scheduler {
         let mut waiting = self.waiting.iter().flat_map(SequenceGroup::sequences);
         assert!(waiting.all(|sequence| sequence.blocks().is_empty()), "who waits owns no block");
         for (id, place) in &self.places {
-            let runs = self.running.binary_search_by_key(&place.rank, |group| group.rank).is_ok();
+            let runs = self.place_of(place.rank).is_some();
             let swapped = self.swapped.contains_key(&place.rank);
             let waits = self.waiting.get(place.tenant, place.rank).is_some();
             let found = u32::from(runs) + u32::from(swapped) + u32::from(waits);
@@ -62,8 +61,7 @@ impl Scheduler {
         assert!(self.in_flight.len() <= 2, "one step is planned ahead at most");
         for (at, parts) in self.in_flight.iter().enumerate() {
             for part in parts {
-                let found = self.running.binary_search_by_key(&part.rank, |group| group.rank);
-                let Ok(group) = found else { continue };
+                let Some(group) = self.place_of(part.rank) else { continue };
                 let Some(sequence) = self.running[group].living(part.index) else { continue };
                 let start = if at == 0 { sequence.computed } else { sequence.length };
                 assert_eq!(part.start, start, "a step goes on where the one before it ends");

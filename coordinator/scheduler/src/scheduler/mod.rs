@@ -161,9 +161,8 @@ impl Scheduler {
     /// Never: a group that has not ended is in one queue.
     pub fn cancel(&mut self, id: GroupId, reason: CancelReason, now: Time) -> Vec<Event> {
         let Some(&Place { rank, tenant }) = self.places.get(&id) else { return Vec::new() };
-        let running = self.running.binary_search_by_key(&rank, |group| group.rank);
-        let (mut group, pool) = if let Ok(index) = running {
-            (self.running.remove(index), &mut self.device)
+        let (mut group, pool) = if let Some(place) = self.place_of(rank) {
+            (self.running.remove(place), &mut self.device)
         } else if let Some(group) = self.swapped.remove(&rank) {
             (group, &mut self.host)
         } else {
@@ -196,19 +195,7 @@ impl Scheduler {
             assert!(self.places.is_empty(), "the first in order can always run");
             return None;
         }
-        self.steps += 1;
-        self.check();
-        let Moves { swap_out, swap_in, copies } = moves;
-        assert!(swap_out.is_empty() || swap_in.is_empty(), "a step swaps one way");
-        Some(StepPlan {
-            id: StepId(self.steps),
-            slices,
-            swap_out,
-            swap_in,
-            copies,
-            blocks_held: self.device.held(),
-            swap_blocks_held: self.host.held(),
-        })
+        Some(self.step(slices, moves))
     }
 
     /// Takes in what became of the first step in flight, and says who got which token and who has ended.
@@ -258,6 +245,38 @@ impl Scheduler {
         }
     }
 
+    /// The step that does this, which is in flight.
+    fn step(&mut self, slices: Vec<Slice>, moves: Moves) -> StepPlan {
+        self.steps += 1;
+        self.check();
+        let Moves { swap_out, swap_in, copies } = moves;
+        assert!(swap_out.is_empty() || swap_in.is_empty(), "a step swaps one way");
+        StepPlan {
+            id: StepId(self.steps),
+            slices,
+            swap_out,
+            swap_in,
+            copies,
+            blocks_held: self.device.held(),
+            swap_blocks_held: self.host.held(),
+        }
+    }
+
+    /// Where a group is among those that run.
+    fn place_of(&self, rank: Rank) -> Option<usize> {
+        self.running.binary_search_by_key(&rank, |group| group.rank).ok()
+    }
+
+    /// Where the group of a part is among those that run, if the sequence has not ended.
+    fn living(&self, part: &Part) -> Option<usize> {
+        self.place_of(part.rank).filter(|place| self.running[*place].living(part.index).is_some())
+    }
+
+    /// Sequences that run.
+    fn live(&self) -> u32 {
+        self.running.iter().map(SequenceGroup::live).sum()
+    }
+
     fn slices(&mut self, now: Time) -> Vec<Slice> {
         let sequences = self.running.iter().map(SequenceGroup::runnable).sum();
         let mut budget = Budget { tokens: self.limits.step_tokens_max.0, sequences };
@@ -283,13 +302,11 @@ impl Scheduler {
             let token = if part.samples { tokens.next() } else { None };
             // Not found: it was cancelled while the step ran, or has ended with a token that was not known
             // when the step was planned.
-            let found = self.running.binary_search_by_key(&part.rank, |group| group.rank);
-            let group = found.ok().map(|place| &mut self.running[place]);
-            let alive = |group: &&mut SequenceGroup| group.living(part.index).is_some();
-            let Some(group) = group.filter(alive) else {
+            let Some(place) = self.living(part) else {
                 self.counts.slices_void += 1;
                 continue;
             };
+            let group = &mut self.running[place];
             let prompt_tokens = group.advance(part.index, part.count, &mut self.device);
             self.counts.prompt_tokens += u64::from(prompt_tokens.0);
             let Some(token) = token else { continue };

@@ -1,7 +1,7 @@
 //! What a rank sees of a group in shared memory, and what it is told of it from elsewhere.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::collective::lane::bell;
 use crate::collective::lane::layout::{self, Ring};
@@ -72,7 +72,7 @@ impl Table {
     }
 
     /// Where we sleep.
-    pub(super) fn bell(&self) -> &std::sync::atomic::AtomicU32 {
+    pub(super) fn bell(&self) -> &AtomicU32 {
         self.segment.bell(self.rank)
     }
 
